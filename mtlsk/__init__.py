@@ -1,0 +1,32 @@
+"""Multi-task learning as a parameter: aggregators, controllers and certificates for scikit-learn."""
+
+from importlib import import_module
+from typing import Any
+
+from mtlsk.aggregators import Aggregator
+from mtlsk.controllers import Controller
+from mtlsk.descent import Descent, DivergenceError
+from mtlsk.engines import Engine
+from mtlsk.estimators import MultiTaskNet, MultiTaskRegressor
+from mtlsk.record import StepRecord
+from mtlsk.scorers import SCORERS
+
+__all__ = [
+    "SCORERS",
+    "Aggregator",
+    "Controller",
+    "Descent",
+    "DivergenceError",
+    "Engine",
+    "MultiTaskNet",
+    "MultiTaskRegressor",
+    "StepRecord",
+    "Study",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``Study`` on first use: it brings in optuna."""
+    if name == "Study":
+        return import_module("mtlsk.study").Study
+    raise AttributeError(f"module 'mtlsk' has no attribute {name!r}")

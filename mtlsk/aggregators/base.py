@@ -1,0 +1,141 @@
+"""What an aggregator is: (Gramian of the task gradients, task losses) -> task weights."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtlsk.component import Component, Registry
+from mtlsk.simplex import project_on_simplex
+
+
+class Aggregator(Component, ABC):
+    """How K task gradients become one update d = J^T w.
+
+    Subclasses implement :meth:`task_weights`; a third party's whole contribution is such a class,
+    its ``domains`` and ``check_aggregator`` in a test.
+
+    Attributes
+    ----------
+    needs : "gramian" or "losses"
+        What :meth:`task_weights` looks at; ``"losses"`` (the Gramian is then None) buys a step of
+        one backward pass.
+    needs_losses_after : bool
+        Whether the step calls :meth:`observe` with the losses after the update.
+    active_ : tuple of int or None
+        Which tasks the rows of this call are, of all K; None outside a net and where all are
+        there. Stateful aggregators index their memory by it.
+    """
+
+    needs: ClassVar[Literal["gramian", "losses"]] = "gramian"
+    needs_losses_after: ClassVar[bool] = False
+    active_: tuple[int, ...] | None = None
+
+    @abstractmethod
+    def task_weights(self, gramian: Tensor | None, losses: Tensor) -> Tensor:
+        """Return the weights w of the update d = J^T w.
+
+        Parameters
+        ----------
+        gramian : float64 tensor of shape (K, K) on the CPU, or None if ``needs == "losses"``
+            G = J J^T of the gradients of the task losses over the shared parameters.
+        losses : float64 tensor of shape (K,) on the CPU
+
+        Returns
+        -------
+        float64 tensor of shape (K,)
+        """
+
+    def observe(self, losses_after: Tensor) -> None:
+        """Take in the task losses (K,) after the update, if ``needs_losses_after``."""
+
+    def _memory(self) -> list[str]:
+        return [name for name in super()._memory() if name != "active_"]
+
+
+AGGREGATORS: Registry[Aggregator] = Registry("aggregator", "mtlsk.aggregators", Aggregator)
+
+
+def require_gramian(gramian: Tensor | None) -> Tensor:
+    """Return ``gramian``, or raise for a missing, non-square or non-finite one (task named)."""
+    if gramian is None:
+        raise ValueError("this aggregator needs the Gramian G = J J^T, got None")
+    if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1] or len(gramian) == 0:
+        raise ValueError(f"the Gramian must have shape (K, K), got {tuple(gramian.shape)}")
+    finite = gramian.isfinite()
+    if not bool(finite.all()):
+        task = int((~finite).sum(0).argmax())
+        raise ValueError(f"the gradient of task {task} is not finite: its Gramian row has NaN/inf")
+    return gramian.to(torch.float64)
+
+
+class OnlineDual:
+    """Mixin of aggregators whose inner problem is a min over w in the simplex with gradient J d.
+
+    Their dual weights can follow the training instead of being solved for in every step: an
+    engine then needs the mean gradient g0, the dual gradient g_w and the progress J d only, never
+    the whole Gramian. The update is d = alpha g0 + beta g_w.
+
+    Attributes
+    ----------
+    dual_ : float64 tensor of shape (K,)
+        The dual weights w, on the simplex; equal weights at first. Memory.
+    dual_scale_ : float
+        A slowly forgotten maximum of |progress|, which makes the step free of units. Memory.
+    online_lr : float
+        Step of the dual weights relative to ``dual_scale_`` (ours).
+    """
+
+    online_lr: ClassVar[float] = 0.1
+    dual_: Tensor
+    dual_scale_: float
+
+    @abstractmethod
+    def coefficients(self, gram2: Tensor) -> tuple[float, float]:
+        """Return (alpha, beta) of d = alpha g0 + beta g_w from the Gramian (2, 2) of (g0, g_w)."""
+
+    def start_dual(self, n_tasks: int) -> Tensor:
+        """Return the dual weights (K,), equal ones where there are none for K tasks yet."""
+        if getattr(self, "dual_", None) is None or len(self.dual_) != n_tasks:
+            self.dual_ = torch.full((n_tasks,), 1 / n_tasks, dtype=torch.float64)
+            self.dual_scale_ = 0.0
+        return self.dual_
+
+    def advance(self, progress: Tensor) -> Tensor:
+        """Move the dual weights against progress = J d (K,): w <- P(w - lr progress / scale).
+
+        Tasks that the update helps least gain weight. P projects on the simplex; scale is the
+        running maximum of max_k |progress_k|, forgotten by 1 % a step (ours).
+        """
+        dual = self.start_dual(len(progress))
+        self.dual_scale_ = max(0.99 * self.dual_scale_, float(progress.abs().max()))
+        if self.dual_scale_ > 0:
+            moved = dual - self.online_lr * progress.to(torch.float64) / self.dual_scale_
+            self.dual_ = torch.from_numpy(project_on_simplex(moved.numpy()))
+        return self.dual_
+
+
+def scaled(gramian: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return (G / max_k |g_k|^2 as numpy without the zero rows, mask (K,) of the tasks kept).
+
+    A task whose gradient is zero has nothing to lose to first order: keeping it in a min-norm or
+    worst-task problem would stop all the others, so it is left out (ours).
+    """
+    g = gramian.numpy()
+    diagonal = np.diagonal(g)
+    largest = diagonal.max()
+    keep = diagonal > 1e-30 * largest
+    if not keep.any():
+        return np.zeros((0, 0)), keep
+    return g[np.ix_(keep, keep)] / largest, keep
+
+
+def spread(weights: np.ndarray, keep: np.ndarray) -> Tensor:
+    """Return weights of the kept tasks as (K,) with zeros for the others."""
+    full = np.zeros(len(keep))
+    full[keep] = weights
+    return torch.from_numpy(full)

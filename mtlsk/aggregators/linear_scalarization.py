@@ -1,0 +1,48 @@
+"""Linear scalarization: a fixed weighted sum of the task losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from mtlsk.aggregators.base import Aggregator
+from mtlsk.domains import Simplex
+
+
+class LinearScalarization(Aggregator):
+    """The gradient of the weighted sum of the losses, w = weights: the baseline of every method.
+
+    Parameters
+    ----------
+    weights : list of K floats, or None
+        Non-negative weights of the tasks, taken as they are; None gives each 1/K (the mean loss).
+
+    Raises
+    ------
+    ValueError
+        If there is not one weight a task.
+    """
+
+    needs: ClassVar[Literal["gramian", "losses"]] = "losses"
+    domains = {"weights": Simplex(optional=True)}
+
+    def __init__(self, weights: Sequence[float] | None = None) -> None:
+        self.weights = weights
+
+    def task_weights(self, gramian: Tensor | None, losses: Tensor) -> Tensor:
+        """Return the fixed weights of the active tasks, shape (K,)."""
+        n_tasks = len(losses)
+        if self.weights is None:
+            return torch.full((n_tasks,), 1 / n_tasks, dtype=torch.float64)
+        weights = torch.tensor(list(self.weights), dtype=torch.float64)
+        if self.active_ is not None and max(self.active_) < len(weights):
+            weights = weights[list(self.active_)]
+        if len(weights) != n_tasks:
+            raise ValueError(
+                f"LinearScalarization: weights has {len(self.weights)} entries for {n_tasks} "
+                "tasks; give one weight a task, or None for equal ones"
+            )
+        return weights

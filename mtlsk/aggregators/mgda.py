@@ -1,0 +1,36 @@
+"""MGDA: the shortest vector in the convex hull of the task gradients."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mtlsk.aggregators.base import Aggregator, OnlineDual, require_gramian, scaled, spread
+from mtlsk.gramian import mean_weights
+from mtlsk.simplex import min_norm_point
+
+
+class MGDA(OnlineDual, Aggregator):
+    """Multiple-gradient descent: the min-norm point, w = argmin_{w in simplex} |J^T w|^2.
+
+    The update is a common descent direction, <g_i, d> >= |d|^2 for all i, or zero at a
+    Pareto-stationary point. Solved exactly (non-negative least squares), not by Frank-Wolfe.
+
+    Tasks with a zero gradient are left out (they would stop the others), which is ours. The
+    gradients are not normalised: small ones dominate, as in the paper.
+
+    **Reference** Désidéri, "Multiple-gradient descent algorithm (MGDA) for multiobjective
+    optimization", C. R. Acad. Sci. Paris 350 (2012), Theorem 2.2; Sener and Koltun, "Multi-task
+    learning as multi-objective optimization", NeurIPS 2018, eq. (4).
+    """
+
+    def task_weights(self, gramian: Tensor | None, losses: Tensor) -> Tensor:
+        """Return the min-norm weights, on the simplex, shape (K,)."""
+        gramian = require_gramian(gramian)
+        g, keep = scaled(gramian)
+        if not keep.any():
+            return mean_weights(gramian)
+        return spread(min_norm_point(g), keep)
+
+    def coefficients(self, gram2: Tensor) -> tuple[float, float]:
+        """Return (0, 1): the update is the dual gradient itself."""
+        return 0.0, 1.0

@@ -1,0 +1,534 @@
+"""MultiTaskNet: a skorch net whose step is a multi-task descent step."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch import NeuralNet
+from skorch.callbacks import EpochTimer, PassthroughScoring
+from skorch.dataset import Dataset, unpack_data
+from skorch.setter import _extract_optimizer_param_name_and_group
+from skorch.utils import to_tensor
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from torch import Tensor
+
+from mtlsk.aggregators import AGGREGATORS
+from mtlsk.component import closest
+from mtlsk.controllers import CONTROLLERS
+from mtlsk.descent import UPDATE_NORMS, Descent, DivergenceError, split_parameters
+from mtlsk.engines import build_engine
+from mtlsk.engines.exact import ExactGradients, gramian_of
+from mtlsk.estimators.batches import SlicedBatches, batches
+from mtlsk.estimators.printlog import EpochMeter, TaskPrintLog
+from mtlsk.estimators.validation import check_X, check_y
+from mtlsk.modules import CRITERIA, HardSharing, Task
+from mtlsk.optimizers import optimizer_arguments, set_option
+from mtlsk.taskmap import TaskMap
+
+COMPONENTS = {"aggregator": AGGREGATORS, "controller": CONTROLLERS}
+
+
+class MultiTaskNet(NeuralNet):  # type: ignore[misc]
+    """A skorch net with an aggregator and a controller; see :class:`MultiTaskRegressor`."""
+
+    prefixes_ = [*NeuralNet.prefixes_, *COMPONENTS]
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Sequence[int] = (64, 64),
+        aggregator: Any = "LinearScalarization",
+        controller: Any = None,
+        optimizer: Any = "AdamW",
+        lr: float = 3e-3,
+        max_epochs: int = 100,
+        batch_size: int = 64,
+        activation: str = "relu",
+        task_scale: Sequence[float] | None = None,
+        update_norm: str = "native",
+        random_state: Any = None,
+        device: str = "cpu",
+        verbose: int = 0,
+        gramian: Any = "auto",
+        module: Any = HardSharing,
+        criterion: Any = "squared_error",
+        train_split: Any = None,
+        callbacks: Any = None,
+        warm_start: bool = False,
+        iterator_train: Any = batches,
+        iterator_valid: Any = batches,
+        dataset: Any = Dataset,
+        predict_nonlinearity: Any = "auto",
+        compile: bool = False,
+        use_caching: Any = "auto",
+        torch_load_kwargs: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        for name in kwargs:
+            if "__" not in name and name not in ("history", "initialized_", "virtual_params_"):
+                valid = sorted(set(inspect.signature(type(self).__init__).parameters) - {"self"})
+                raise TypeError(
+                    f"{type(self).__name__} has no parameter {name!r}{closest(name, valid)}; "
+                    f"valid parameters: {', '.join(valid)}"
+                )
+        super().__init__(
+            module,
+            criterion,
+            optimizer=optimizer,
+            lr=lr,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            iterator_train=iterator_train,
+            iterator_valid=iterator_valid,
+            dataset=dataset,
+            train_split=train_split,
+            callbacks=callbacks,
+            predict_nonlinearity=predict_nonlinearity,
+            warm_start=warm_start,
+            verbose=verbose,
+            device=device,
+            compile=compile,
+            use_caching=use_caching,
+            torch_load_kwargs=torch_load_kwargs,
+            **kwargs,
+        )
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.aggregator = aggregator
+        self.controller = controller
+        self.activation = activation
+        self.task_scale = task_scale
+        self.update_norm = update_norm
+        self.random_state = random_state
+        self.gramian = gramian
+
+    __repr__ = BaseEstimator.__repr__
+
+    # ---- fitting
+
+    def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
+        """Initialize (unless ``warm_start``) and train for ``max_epochs`` epochs.
+
+        Parameters
+        ----------
+        X : array or DataFrame of shape (n, d)
+        y : array, Series or DataFrame of shape (n,) or (n, K)
+            NaN means a missing label.
+
+        Raises
+        ------
+        ValueError
+            For wrong input or parameters, before anything is changed.
+        DivergenceError
+            When a loss or gradient is not finite.
+        """
+        fresh = not (self.warm_start and self.initialized_)
+        features, targets = self._check(X, y, reset=fresh)
+        if fresh:
+            self.initialize()
+        return self._train(features, targets, self.max_epochs, **fit_params)
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, **fit_params: Any) -> Self:
+        """Train for one pass over the data, going on from what was learned before."""
+        features, targets = self._check(X, y, reset=not self.initialized_)
+        if not self.initialized_:
+            self.initialize()
+        return self._train(features, targets, 1, **fit_params)
+
+    def initialize_for(self, X: Any, y: Any) -> Self:
+        """Build module, optimizer and components for the shapes of X and y without training."""
+        self._check(X, y, reset=True)
+        self.initialize()
+        return self
+
+    def initialize(self) -> Self:
+        """Build all live objects afresh; the shapes must be known."""
+        if not hasattr(self, "task_names_"):
+            raise ValueError(
+                f"{type(self).__name__} does not know the shapes of its data yet; "
+                "call fit(X, y) or initialize_for(X, y)"
+            )
+        self._check_parameters()
+        self.initialized_ = False  # or skorch announces each part as re-initialized
+        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
+        for owner, registry in COMPONENTS.items():
+            spec, params = getattr(self, owner), self.get_params_for(owner)
+            setattr(self, f"{owner}_", self._build(registry, spec, params))
+        self.task_map_ = TaskMap(len(self.task_names_), self.task_scale)
+        self.n_steps_ = 0
+        with self._seeded(self.seed_):
+            super().initialize()
+        return self
+
+    @staticmethod
+    def _build(registry: Any, spec: Any, params: Mapping[str, Any]) -> Any:
+        if spec is None or (isinstance(spec, str) and spec.lower() == "none"):
+            if registry.kind == "controller" and not params:
+                return None
+            if registry.kind == "controller":
+                raise ValueError(
+                    f"controller=None has no parameter {next(iter(params))!r}; "
+                    "name a controller or drop the controller__ parameters"
+                )
+        return registry.build(spec, params)
+
+    def _check_parameters(self) -> None:
+        if self.update_norm not in UPDATE_NORMS:
+            raise ValueError(
+                f"update_norm={self.update_norm!r} is not allowed; use 'native' or 'mean'"
+            )
+        for name, least in (("max_epochs", 0), ("batch_size", 1)):
+            value = getattr(self, name)
+            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+            if not whole or (value < least and not (name == "batch_size" and value == -1)):
+                raise ValueError(f"{name}={value!r} is not allowed; use an integer >= {least}")
+        if self.module is not HardSharing:
+            for name, default in (("hidden_layer_sizes", (64, 64)), ("activation", "relu")):
+                if getattr(self, name) != default:
+                    raise ValueError(
+                        f"{name} belongs to the default module, HardSharing; give parameters of "
+                        f"another module as module__{name}=..."
+                    )
+        build_engine(self.gramian)
+        self._device()
+
+    def _check(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+        features = check_X(self, X, reset=reset)
+        targets, one_dimensional, names = check_y(features, y)
+        if reset:
+            self.task_names_ = names
+            self.one_dimensional_ = one_dimensional
+        elif len(names) != len(self.task_names_):
+            raise ValueError(
+                f"y has {len(names)} tasks, but {type(self).__name__} was fitted with "
+                f"{len(self.task_names_)}: {', '.join(self.task_names_)}"
+            )
+        return features, targets
+
+    def _train(self, X: NDArray[Any], y: NDArray[Any], epochs: int, **fit_params: Any) -> Self:
+        with self._seeded(self.seed_):
+            descent = self._descent = Descent(
+                self.module_,
+                self.optimizer_,
+                self.aggregator_,
+                self.controller_,
+                n_tasks=len(self.task_names_),
+                gramian=self.gramian,
+                task_map=self.task_map_,
+                update_norm=self.update_norm,
+                task_names=self.task_names_,
+            )
+            descent.n_steps = self.n_steps_
+            self._labels_missing = bool(np.isnan(y).any())
+            self.notify("on_train_begin", X=X, y=y)
+            try:
+                self.fit_loop(X, y, epochs=epochs, **fit_params)
+            except DivergenceError as error:
+                lr = self.optimizer_.param_groups[0]["lr"]
+                raise DivergenceError(
+                    f"training diverged: {error} in epoch {len(self.history_)} at lr={lr:g}; "
+                    f"try a smaller lr, e.g. lr={lr / 10:g}, and standardise X and y"
+                ) from None
+            finally:  # an interrupted net keeps what it learned
+                self.n_steps_ = descent.n_steps
+                del self._descent, self._labels_missing
+                self.notify("on_train_end", X=X, y=y)
+        return self
+
+    @contextmanager
+    def _seeded(self, seed: int) -> Iterator[None]:
+        """Run with torch's generators seeded, the caller's left as they were."""
+        device = self._device()
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        """Open a row of the history; shuffling depends on (random_state, epoch) alone."""
+        super().on_epoch_begin(net, **kwargs)
+        self._meter = EpochMeter(len(self.task_names_))
+        seeds = np.random.SeedSequence([self.seed_, len(self.history_)])
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Record the epoch's means: losses and weights a task, smallest cosine, changes."""
+        super().on_epoch_end(net, **kwargs)
+        for name, value in self._meter.summary().items():
+            self.history_.record(name, value)
+        del self._meter
+
+    # ---- one step
+
+    def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Compute the task losses of a batch and fill the gradients by the aggregator."""
+        self._set_training(True)
+        Xi, yi = unpack_data(batch)
+        y_pred = self.infer(Xi, **fit_params)
+        losses, rows = self.task_losses(y_pred, yi, Xi)
+        present = (rows > 0).tolist() if self._labels_missing else None
+        record = self._descent.backward(losses, present)
+        self._meter.add_losses("train", record.losses, rows)
+        self._meter.add_step(record, self._descent.changes)
+        return {"loss": record.losses[list(record.present)].mean(), "y_pred": y_pred}
+
+    def train_step(self, batch: Any, **fit_params: Any) -> Any:
+        """Take one optimizer step; show the losses after it to an aggregator that asks for them."""
+        step = super().train_step(batch, **fit_params)
+        if self.aggregator_.needs_losses_after:
+            Xi, yi = unpack_data(batch)
+            with torch.no_grad():
+                losses, _ = self.task_losses(self.infer(Xi, **fit_params), yi, Xi)
+            self._descent.observe(losses)
+        return step
+
+    def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Compute the task losses of a validation batch."""
+        self._set_training(False)
+        Xi, yi = unpack_data(batch)
+        with torch.no_grad():
+            y_pred = self.infer(Xi, **fit_params)
+            losses, rows = self.task_losses(y_pred, yi, Xi)
+        self._meter.add_losses("valid", losses, rows)
+        return {"loss": losses[rows > 0].mean(), "y_pred": y_pred}
+
+    def element_losses(self, y_pred: Tensor, y: Tensor, X: Any = None) -> tuple[Tensor, Tensor]:
+        """Return the loss of each row and task (B, K) and which labels are there, (B, K) bool.
+
+        Override it for a loss that mixes outputs or looks at X.
+        """
+        mask = ~torch.isnan(y)
+        y = torch.where(mask, y, 0.0)
+        first = self.tasks_[0].criterion
+        if y_pred.shape == y.shape and all(task.criterion is first for task in self.tasks_):
+            # every task is one column under one criterion: one call for all
+            return first(y_pred.reshape(-1, 1), y.reshape(-1)).reshape(y.shape), mask
+        losses = [t.criterion(y_pred[:, t.slice], y[:, k]) for k, t in enumerate(self.tasks_)]
+        return torch.stack(losses, dim=1), mask
+
+    def task_losses(self, y_pred: Tensor, y: Any, X: Any = None) -> tuple[Tensor, Tensor]:
+        """Return the mean loss of each task over its labelled rows, and their number, both (K,)."""
+        width = self.tasks_[-1].slice.stop
+        if y_pred.ndim != 2 or y_pred.shape[1] != width:
+            raise ValueError(
+                f"the module returned shape {tuple(y_pred.shape)} for {len(y_pred)} rows; it must "
+                f"return ({len(y_pred)}, {width}): {len(self.tasks_)} tasks"
+            )
+        losses, mask = self.element_losses(y_pred, to_tensor(y, device=self._device()), X)
+        rows = mask.sum(0)
+        return torch.where(mask, losses, 0.0).sum(0) / rows.clamp_min(1), rows
+
+    def get_loss(self, y_pred: Tensor, y_true: Any, X: Any = None, training: bool = False) -> Tensor:
+        """Return the mean of the tasks' losses, as callbacks expect one number."""
+        losses, rows = self.task_losses(y_pred, y_true, X)
+        return losses[rows > 0].mean()
+
+    # ---- live objects
+
+    def initialize_module(self) -> Self:
+        """Build the module; shapes are passed to those that take n_features and n_outputs."""
+        kwargs = self.get_params_for("module")
+        if isinstance(self.module, torch.nn.Module) and not kwargs:
+            self.module_ = copy.deepcopy(self.module)  # the user's own is never trained
+            return self
+        cls = type(self.module) if isinstance(self.module, torch.nn.Module) else self.module
+        takes = inspect.signature(cls).parameters
+        shapes = {"n_features": self.n_features_in_, "n_outputs": len(self.task_names_)}
+        kwargs = {k: v for k, v in shapes.items() if k in takes} | kwargs
+        if cls is HardSharing:
+            own = {"hidden_layer_sizes": self.hidden_layer_sizes, "activation": self.activation}
+            kwargs = own | kwargs
+        for name in kwargs:
+            variadic = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
+            if name not in takes and not variadic:
+                raise ValueError(
+                    f"module {cls.__name__} has no parameter {name!r}{closest(name, takes)}; "
+                    f"valid parameters: {', '.join(takes)}"
+                )
+        self.module_ = cls(**kwargs)
+        return self
+
+    def initialize_criterion(self) -> Self:
+        """Resolve one criterion for all tasks into the tasks' records."""
+        criterion = CRITERIA.get(self.criterion) if isinstance(self.criterion, str) else None
+        criterion = criterion or (self.criterion if callable(self.criterion) else None)
+        if criterion is None:
+            raise ValueError(
+                f"criterion={self.criterion!r} is not allowed; use one of {', '.join(CRITERIA)}, or "
+                "a callable (prediction (B, 1), label (B,)) -> loss of each row (B,)"
+            )
+        self.criterion_ = criterion
+        self.tasks_ = [
+            Task(name, "regression", criterion, slice(k, k + 1))
+            for k, name in enumerate(self.task_names_)
+        ]
+        return self
+
+    def initialize_optimizer(self, triggered_directly: Any = None) -> Self:
+        """Build the optimizer from the config grammar."""
+        args, kwargs = self.get_params_for_optimizer(
+            "optimizer", self.get_all_learnable_params()
+        )
+        if isinstance(self.optimizer, Mapping) and "lr" in self.optimizer:
+            kwargs["lr"] = getattr(self, "optimizer__lr", self.optimizer["lr"])
+        cls, kwargs = optimizer_arguments(self.optimizer, kwargs)
+        self.optimizer_ = cls(*args, **kwargs)
+        return self
+
+    def _initialize_optimizer(self, reason: Any = None) -> Self:
+        super()._initialize_optimizer(reason)
+        for pattern in ("optimizer__param_groups__*__*", "optimizer__*"):
+            self._register_virtual_param(pattern, _set_live_option)
+        return self
+
+    def _initialize_module(self, reason: Any = None) -> Self:
+        with self._concrete_device():
+            super()._initialize_module(reason)
+        return self
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters; on a fitted net those of live components act at once.
+
+        A new aggregator or controller drops its predecessor's ``aggregator__*`` parameters.
+        """
+        mine = {n: v for n, v in params.items() if n.partition("__")[0] in COMPONENTS}
+        rest = {n: v for n, v in params.items() if n not in mine}
+        built = {}
+        for owner, registry in COMPONENTS.items():
+            given = {n: v for n, v in mine.items() if n.partition("__")[0] == owner}
+            if not given:
+                continue
+            spec = given.get(owner, getattr(self, owner))
+            kept = {} if owner in given else self.get_params_for(owner)
+            kept |= {n.partition("__")[2]: v for n, v in given.items() if n != owner}
+            if self.initialized_:  # raises before anything is stored
+                built[owner] = self._build(registry, spec, kept)
+            for stale in [n for n in vars(self) if n.startswith(f"{owner}__")]:
+                if stale.partition("__")[2] not in kept:
+                    delattr(self, stale)
+                    self._params_to_validate.discard(stale)
+        new_optimizer = self.initialized_ and "optimizer" in rest
+        if new_optimizer:
+            self.optimizer = rest.pop("optimizer")
+        if self.initialized_ and "task_scale" in rest:
+            self.task_map_ = TaskMap(len(self.task_names_), rest["task_scale"])
+        super().set_params(**rest)
+        for name, value in mine.items():
+            setattr(self, name, value)
+        self._params_to_validate |= {n for n in mine if "__" in n}
+        for owner, component in built.items():
+            if owner not in mine and getattr(self, f"{owner}_") is not None:
+                # the same component with other parameters keeps its memory
+                component.load_state_dict(getattr(self, f"{owner}_").state_dict())
+            setattr(self, f"{owner}_", component)
+        if new_optimizer:
+            self._initialize_optimizer()
+        return self
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Any]]:
+        return [
+            ("epoch_timer", EpochTimer()),
+            ("train_loss", PassthroughScoring(name="train_loss", on_train=True)),
+            ("valid_loss", PassthroughScoring(name="valid_loss")),
+            ("print_log", TaskPrintLog()),
+        ]
+
+    def _get_param_names(self) -> list[str]:
+        return [name for name in super()._get_param_names() if not name.startswith("_")]
+
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        """Return the loader; training shuffles unless ``iterator_train__shuffle`` says otherwise."""
+        if training and self.iterator_train is batches and self._shuffles_by_default():
+            size = len(dataset) if self.batch_size == -1 else self.batch_size
+            options = {"batch_size": size, **self.get_params_for("iterator_train")}
+            return batches(dataset, **options, shuffle=True)
+        return super().get_iterator(dataset, training=training)
+
+    def _shuffles_by_default(self) -> bool:
+        return not {"shuffle", "sampler", "batch_sampler"} & set(
+            self.get_params_for("iterator_train")
+        )
+
+    # ---- devices
+
+    def _device(self) -> torch.device:
+        """Return the torch device of ``device``; "auto" is CUDA where there is one."""
+        cuda = torch.cuda.is_available()
+        if self.device == "auto":
+            return torch.device("cuda" if cuda else "cpu")
+        try:
+            device = torch.device(self.device or "cpu")
+        except RuntimeError:
+            device = None
+        if device is None or (device.type == "cuda" and not cuda):
+            raise ValueError(
+                f"device={self.device!r} is not available here; use 'cpu' or 'auto'"
+                + (", or e.g. 'cuda'" if cuda else "")
+            )
+        return device
+
+    @contextmanager
+    def _concrete_device(self) -> Iterator[None]:
+        """Let skorch see a device that torch knows while ``device`` is "auto"."""
+        word = self.device
+        self.device = str(self._device())
+        try:
+            yield
+        finally:
+            self.device = word
+
+    def infer(self, x: Any, **fit_params: Any) -> Any:
+        """Return the module's output for a batch."""
+        with self._concrete_device():
+            return super().infer(x, **fit_params)
+
+    def load_params(self, *args: Any, **kwargs: Any) -> None:
+        """Load parameters as in skorch; the shapes must be known (``initialize_for``)."""
+        with self._concrete_device():
+            super().load_params(*args, **kwargs)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        word = state["device"]
+        if word == "auto":
+            state = {**state, "device": "cuda" if torch.cuda.is_available() else "cpu"}
+        super().__setstate__(state)
+        if word == "auto":
+            self.device = word
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return bool(self.initialized_)
+
+    # ---- what the certificates look at
+
+    def task_gramian(self, X: Any, y: Any, *, chunk: int = 4096) -> tuple[Tensor, Tensor]:
+        """Return (G, L) of the fitted net over all rows: Gramian (K, K) and losses (K,), float64.
+
+        In evaluation mode, over the shared parameters, exact; rows are taken ``chunk`` at a time.
+        """
+        features, targets = self._check(X, y, reset=False)
+        labelled = torch.from_numpy((~np.isnan(targets)).sum(0))
+        shared, _ = split_parameters(self.module_, len(self.task_names_))
+        self._set_training(False)
+        losses = torch.zeros(len(self.task_names_), dtype=torch.float64, device=self._device())
+        jacobian: list[Tensor] = [torch.zeros((), device=p.device) for p in shared]
+        arrays = torch.from_numpy(features), torch.from_numpy(targets)
+        for Xi, yi in SlicedBatches(*arrays, batch_size=chunk):
+            part, rows = self.task_losses(self.infer(Xi), yi, Xi)
+            part = part * (rows.cpu() / labelled).to(part)
+            of_part = ExactGradients(part, shared).jacobian
+            jacobian = [a + b for a, b in zip(jacobian, of_part, strict=True)]
+            losses += part.detach()
+        return gramian_of(jacobian, losses).cpu(), losses.cpu()
+
+
+def _set_live_option(net: MultiTaskNet, name: str, value: Any) -> None:
+    """Set ``optimizer__*`` on the live optimizer and keep the user's word."""
+    group, option = _extract_optimizer_param_name_and_group("optimizer", name)
+    set_option(net.optimizer_, option, value, None if group == "all" else [int(group)])
+    setattr(net, name, value)

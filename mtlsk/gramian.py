@@ -1,0 +1,43 @@
+"""Pure functions of a Gramian G = J J^T of task gradients, shape (K, K), float64 on the CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+EPS = torch.finfo(torch.float64).eps
+
+
+def cosines(gramian: Tensor) -> Tensor:
+    """Return cos(g_i, g_j) = G_ij / (|g_i| |g_j|), shape (K, K); rows of zero gradients are 0."""
+    norms = gramian.diagonal().clamp_min(0).sqrt()
+    scale = torch.where(norms > 0, 1 / norms.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
+    return (gramian * scale[:, None] * scale[None, :]).clamp(-1.0, 1.0)
+
+
+def min_cosine(gramian: Tensor) -> float:
+    """Return the smallest cosine between two different non-zero task gradients (1 if K < 2)."""
+    keep = gramian.diagonal() > 0
+    cos = cosines(gramian[keep][:, keep])
+    if len(cos) < 2:
+        return 1.0
+    return float(cos[~torch.eye(len(cos), dtype=torch.bool)].min())
+
+
+def condition_number(gramian: Tensor) -> float:
+    """Return kappa(G) = lambda_max / lambda_min, at most 1 / (K eps) (a singular G), 1 for G = 0.
+
+    Tasks whose gradient is zero are dropped first: they have no direction to be conditioned.
+    """
+    keep = gramian.diagonal() > 0
+    if not bool(keep.any()):
+        return 1.0
+    eigenvalues = torch.linalg.eigvalsh(gramian[keep][:, keep])
+    largest = float(eigenvalues[-1])
+    floor = len(eigenvalues) * EPS * largest
+    return largest / max(float(eigenvalues[0]), floor)
+
+
+def mean_weights(gramian: Tensor) -> Tensor:
+    """Return w0 = 1/K for each task, shape (K,)."""
+    return torch.full((len(gramian),), 1 / len(gramian), dtype=gramian.dtype)

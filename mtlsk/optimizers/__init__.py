@@ -1,0 +1,16 @@
+"""Optimizers by name: ours here, any other of ``torch.optim`` by its own name."""
+
+from torch.optim import SGD
+
+from mtlsk.optimizers.adam import Adam, AdamW
+from mtlsk.optimizers.base import OPTIMIZERS, momentum_of, optimizer_arguments, set_option
+
+__all__ = [
+    "OPTIMIZERS",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "momentum_of",
+    "optimizer_arguments",
+    "set_option",
+]

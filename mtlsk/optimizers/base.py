@@ -1,0 +1,81 @@
+"""Optimizers in the config grammar, and one word, momentum, for all that have one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+
+from mtlsk.component import Registry, closest, parameter_names
+
+OPTIMIZERS: Registry[torch.optim.Optimizer] = Registry(
+    "optimizer", "mtlsk.optimizers", torch.optim.Optimizer, fallback="torch.optim"
+)
+
+
+def optimizer_arguments(
+    spec: Any, params: Mapping[str, Any]
+) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """Return class and keyword arguments of an optimizer; ``momentum`` is ``betas[0]`` for Adams.
+
+    Raises
+    ------
+    ValueError
+        For a name or a parameter that does not exist.
+    """
+    if isinstance(spec, torch.optim.Optimizer):
+        raise ValueError(
+            f"optimizer={type(spec).__name__}(...) is an instance bound to other parameters; give "
+            f"its name, e.g. optimizer={type(spec).__name__!r}, and optimizer__... parameters"
+        )
+    cls, own = OPTIMIZERS.resolve(spec)
+    merged = {**own, **params}
+    valid = set(parameter_names(cls)) - {"params"}
+    for base in cls.__mro__[1:]:  # ours hand *args, **kwargs on to torch's
+        if base is torch.optim.Optimizer:
+            break
+        if issubclass(base, torch.optim.Optimizer):
+            valid |= set(parameter_names(base)) - {"params"}
+    if "momentum" in merged and "momentum" not in valid and "betas" in valid:
+        beta1, default = merged.pop("momentum"), merged.get("betas", (0.9, 0.999))
+        merged["betas"] = (beta1, *default[1:])
+    valid |= {"param_groups"}  # skorch's patterns of parameter names
+    for name in merged:
+        if name not in valid:
+            raise ValueError(
+                f"optimizer {cls.__name__} has no parameter {name!r}{closest(name, valid)}; "
+                f"valid parameters: {', '.join(sorted(valid))}"
+            )
+    return cls, merged
+
+
+def momentum_of(optimizer: torch.optim.Optimizer) -> Literal["betas", "momentum"] | None:
+    """Say where an optimizer keeps its first momentum: ``betas[0]``, ``momentum`` or nowhere."""
+    defaults = optimizer.defaults
+    return "betas" if "betas" in defaults else "momentum" if "momentum" in defaults else None
+
+
+def set_option(
+    optimizer: torch.optim.Optimizer, name: str, value: Any, groups: Iterable[int] | None = None
+) -> None:
+    """Set an option of the live optimizer in all its groups; ``momentum`` is ``betas[0]`` for Adams.
+
+    Raises
+    ------
+    ValueError
+        If the optimizer has no such option.
+    """
+    chosen = range(len(optimizer.param_groups)) if groups is None else groups
+    for index in chosen:
+        group = optimizer.param_groups[index]
+        if name in group:
+            group[name] = value
+        elif name == "momentum" and "betas" in group:
+            group["betas"] = (value, *group["betas"][1:])
+        else:
+            valid = sorted(set(group) - {"params"})
+            raise ValueError(
+                f"optimizer {type(optimizer).__name__} has no option {name!r}"
+                f"{closest(name, valid)}; valid options: {', '.join(valid)}"
+            )

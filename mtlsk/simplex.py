@@ -1,0 +1,137 @@
+"""Small convex problems over the simplex {w >= 0, sum w = 1}, in float64 numpy, K up to a few 100.
+
+Each works on a Gramian (K, K) only: nothing here sees a gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+Array = NDArray[np.float64]
+
+
+def project_on_simplex(v: Array) -> Array:
+    """Return the point of the simplex nearest to ``v`` in the Euclidean norm, shape (K,).
+
+    w_i = max(v_i - tau, 0) with tau such that the w_i sum to 1, by sorting (Held, Wolfe and
+    Crowder 1974).
+    """
+    u = np.sort(v)[::-1]
+    excess = np.cumsum(u) - 1.0
+    k = np.arange(1, len(v) + 1)
+    last = np.nonzero(u - excess / k > 0)[0][-1]
+    return np.maximum(v - excess[last] / (last + 1), 0.0)
+
+
+def _factor(gramian: Array) -> tuple[Array, Array]:
+    """Return (S, norms) with S'S = cosines of the tasks: columns of S are unit vectors."""
+    norms = np.sqrt(np.diagonal(gramian))
+    eigenvalues, vectors = np.linalg.eigh(gramian / np.outer(norms, norms))
+    return np.sqrt(np.maximum(eigenvalues, 0.0))[:, None] * vectors.T, norms
+
+
+def min_norm_point(gramian: Array) -> Array:
+    """Return the weights of the shortest vector in the convex hull: argmin_w w'Gw, shape (K,).
+
+    With v_i = w_i |g_i| (which makes norm ratios of 1e3 harmless) and t_i = 1/|g_i| the problem
+    min v'Cv s.t. t'v = 1, v >= 0 has, up to a factor, the solution of the non-negative least
+    squares problem min_v v'Cv + (t'v - 1)^2: their KKT conditions are multiples of each other.
+    Exact up to rounding. Every diagonal element of ``gramian`` must be positive.
+    """
+    s, norms = _factor(gramian)
+    t = norms.min() / norms
+    a = np.vstack([s, t])
+    v, _ = nnls(a, np.append(np.zeros(len(s)), 1.0))
+    w = v / norms
+    return w / w.sum()
+
+
+def shortest_increase(gramian: Array, start: Array) -> Array:
+    """Return a = start + u with u = argmin_{u >= 0} (start + u)'G(start + u), shape (K,).
+
+    Every diagonal element of ``gramian`` must be positive.
+    """
+    s, norms = _factor(gramian)
+    v, _ = nnls(s, -s @ (norms * start))
+    return start + v / norms
+
+
+def linear_plus_norm(
+    linear: Array, gramian: Array, radius: float, start: Array, *, tol: float = 1e-12
+) -> Array:
+    """Return argmin of f(w) = linear'w + radius sqrt(w'Gw) over the simplex, shape (K,).
+
+    A primal-dual interior point method with Mehrotra's predictor and corrector (Nocedal and
+    Wright 2006, ch. 14 and 19) on the KKT system grad f(w) - z = nu 1, w_i z_i = 0. As f is
+    positively homogeneous of degree one, f(w) = grad f(w)'w and the duality gap at w is
+    f(w) - min_i grad f(w)_i: the loop stops where it is ``tol`` |f|, or no longer shrinks.
+
+    Parameters
+    ----------
+    linear : array of shape (K,)
+    gramian : array of shape (K, K)
+        Positive semi-definite, at most about 1 in size (scale both arguments first).
+    radius : float
+        Non-negative.
+    start : array of shape (K,)
+        A point inside the simplex with w'Gw > 0: f has a kink where w'Gw = 0.
+    """
+    k = len(linear)
+    best, best_gap = start, np.inf
+    w = start
+    z: Array | None = None
+    stalled = 0
+    kkt = np.zeros((k + 1, k + 1))
+    kkt[:k, k], kkt[k, :k] = -1.0, 1.0
+    for _ in range(100):
+        gw = gramian @ w
+        norm = np.sqrt(max(float(w @ gw), 0.0))
+        if norm == 0.0:
+            break
+        gradient = linear + radius * gw / norm
+        value = float(gradient @ w)
+        gap = value - gradient.min()
+        if gap < 0.9 * best_gap:
+            stalled = 0
+        else:
+            stalled += 1
+        if gap < best_gap:
+            best, best_gap = w, gap
+        if gap <= tol * abs(value) or stalled > 10:
+            break
+        if z is None:
+            z = gradient - gradient.min() + 0.1 * np.abs(gradient).max()
+        kkt[:k, :k] = radius * (gramian / norm - np.outer(gw, gw) / norm**3)
+        kkt[np.arange(k), np.arange(k)] += z / w
+        mu = float(w @ z) / k
+        try:
+            inverse = np.linalg.inv(kkt)
+            dw, dz = _newton(inverse, gradient, w, z, 0.0)
+            reached = float((w + _step(w, dw) * dw) @ (z + _step(z, dz) * dz)) / k
+            centring = min(max((reached / mu) ** 3, 1e-8), 1.0)
+            dw, dz = _newton(inverse, gradient, w, z, centring * mu)
+        except np.linalg.LinAlgError:
+            break
+        w = np.maximum(w + _step(w, dw) * dw, 1e-300)
+        w = w / w.sum()
+        z = z + _step(z, dz) * dz
+    return best
+
+
+def _newton(inverse: Array, gradient: Array, w: Array, z: Array, mu: float) -> tuple[Array, Array]:
+    """Return the Newton step (dw, dz) on grad f - z = nu 1, w z = mu, sum w = 1."""
+    slack = mu - w * z
+    right = np.append(z - gradient + slack / w, 0.0)
+    dw = (inverse @ right)[: len(w)]
+    return dw, (slack - z * dw) / w
+
+
+def _step(x: Array, dx: Array) -> float:
+    """Return the longest step up to 1 that keeps x + step dx > 0."""
+    with np.errstate(divide="ignore"):
+        longest: Any = np.min(np.where(dx < 0, -x / np.where(dx < 0, dx, -1.0), np.inf))
+    return min(1.0, 0.995 * float(longest))

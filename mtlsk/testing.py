@@ -1,0 +1,176 @@
+"""The contract of aggregators and controllers as checks, for us and for third parties.
+
+.. code:: python
+
+    from mtlsk.testing import check_aggregator
+
+
+    def test_mine():
+        check_aggregator(InverseNorm())
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from sklearn.base import clone
+from torch import Tensor
+
+from mtlsk.aggregators import AGGREGATORS, Aggregator
+from mtlsk.component import Component, describe
+from mtlsk.controllers import CONTROLLERS, Controller
+from mtlsk.descent import Descent
+from mtlsk.engines import Exact
+
+
+def gramians(seed: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """Yield (what it is, Gramian): ordinary, then hostile ones."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rows(k: int, m: int) -> Tensor:
+        return torch.randn(k, m, generator=generator, dtype=torch.float64)
+
+    for k in (2, 3, 7):
+        j = rows(k, 12)
+        yield f"random, K = {k}", j @ j.T
+    j = rows(4, 3)
+    yield "rank-deficient", j @ j.T
+    j = rows(1, 5)
+    yield "K = 1", j @ j.T
+    j = rows(3, 6)
+    yield "duplicated rows", (d := torch.cat([j, j[:1]])) @ d.T
+    yield "zero row", (d := torch.cat([j, torch.zeros(1, 6, dtype=torch.float64)])) @ d.T
+    yield "opposite rows", (d := torch.cat([j[:1], -j[:1]])) @ d.T
+    yield "norm ratio 1e3", (d := j * torch.tensor([[1e3], [1.0], [1.0]])) @ d.T
+    yield "|J| = 1e-8", 1e-16 * (j @ j.T)
+    yield "all zero", torch.zeros(3, 3, dtype=torch.float64)
+
+
+def check_component(component: Component, registry: Any) -> None:
+    """Check the config grammar: clone, pickle, describe and build, domains, reset, state."""
+    component.check_domains()
+    name = type(component).__name__
+    for other in (
+        clone(component),
+        pickle.loads(pickle.dumps(component)),
+        registry.build(component),
+        registry.build(describe(component)),
+    ):
+        assert type(other) is type(component), f"{name}: another class after a round trip"
+        assert other.get_params() == component.get_params(), f"{name}: parameters changed"
+    unknown = set(component.domains) - set(component.get_params(deep=False))
+    assert not unknown, f"{name}: domains of parameters it does not have: {unknown}"
+
+
+def check_aggregator(aggregator: Aggregator) -> None:
+    """Raise AssertionError where an aggregator breaks the contract.
+
+    Checked: clone, pickle and the config grammar; weights of shape (K,), float64 and finite on
+    ordinary and hostile Gramians (K = 1, zero and duplicated rows, norm ratios of 1e3, |J| = 1e-8,
+    all zero); inputs left as they were; the same answer again after reset and after a state round
+    trip; permuted tasks give permuted weights; a float32 Gramian is accepted.
+    """
+    check_component(aggregator, AGGREGATORS)
+    name = type(aggregator).__name__
+    for what, gramian in gramians():
+        k = len(gramian)
+        live, params = clone(aggregator), aggregator.get_params()
+        per_task = [n for n, d in aggregator.domains.items() if type(d).__name__ == "Simplex"]
+        if any(params[n] is not None and len(params[n]) != k for n in per_task):
+            continue  # a parameter of one entry a task fits one K only
+        losses = torch.linspace(1.0, 2.0, k, dtype=torch.float64)
+        before = gramian.clone(), losses.clone()
+        weights = _call(live, gramian, losses)
+        where = f"{name} on a Gramian: {what}"
+        assert weights.shape == (k,), f"{where}: shape {tuple(weights.shape)}, not ({k},)"
+        assert weights.dtype == torch.float64, f"{where}: {weights.dtype}, not float64"
+        assert bool(weights.isfinite().all()), f"{where}: weights {weights.tolist()}"
+        assert torch.equal(gramian, before[0]), f"{where}: changed the Gramian in place"
+        assert torch.equal(losses, before[1]), f"{where}: changed the losses in place"
+
+        again = _call(live.reset(), gramian, losses)
+        assert torch.equal(again, weights), f"{where}: another answer after reset()"
+
+        other = clone(aggregator).load_state_dict(pickle.loads(pickle.dumps(live.state_dict())))
+        expected, got = (_call(a, gramian, losses) for a in (live, other))
+        assert torch.equal(got, expected), f"{where}: state_dict does not hold all of the memory"
+
+        order = torch.arange(k - 1, -1, -1)
+        if not any(params[n] is not None for n in per_task):
+            permuted = _call(clone(aggregator), gramian[order][:, order], losses[order])
+            # in the norm of the update: weights of a singular Gramian are not unique
+            gap = permuted - weights[order]
+            square = float(gap @ gramian[order][:, order] @ gap)
+            size = float(gramian.diagonal().max()) * float(weights.abs().max()) ** 2
+            assert square <= 1e-10 * size, f"{where}: permuted tasks change the update"
+        _call(clone(aggregator), gramian.float(), losses.float())
+
+
+def _call(aggregator: Aggregator, gramian: Tensor, losses: Tensor) -> Tensor:
+    return aggregator.task_weights(gramian if aggregator.needs == "gramian" else None, losses)
+
+
+def check_controller(
+    controller: Controller, make_optimizer: Callable[[Any], torch.optim.Optimizer] | None = None
+) -> None:
+    """Raise AssertionError where a controller breaks the contract.
+
+    Checked: clone, pickle and the config grammar; ten steps of a small net in which its changes
+    are live parameters and its own parameters stay as they were; a state round trip in the middle
+    goes on with the same changes; reset forgets.
+
+    Parameters
+    ----------
+    controller : Controller
+    make_optimizer : callable, or None
+        Parameters -> optimizer that it can drive; AdamW by default.
+    """
+    from mtlsk.optimizers import AdamW
+
+    check_component(controller, CONTROLLERS)
+    make = make_optimizer or (lambda p: AdamW(p, lr=0.01))
+    params = controller.get_params()
+    first, _ = _trace(clone(controller), make, None)
+    live = clone(controller)
+    second, state = _trace(live, make, None)
+    assert first == second, f"{type(controller).__name__}: two runs make other changes"
+    resumed, _ = _trace(clone(controller), make, pickle.loads(pickle.dumps(state)))
+    assert resumed[5:] == first[5:], (
+        f"{type(controller).__name__}: state_dict does not hold all of the memory"
+    )
+    assert live.get_params() == params, f"{type(controller).__name__}: altered its own parameters"
+    assert _trace(live.reset(), make, None)[0] == first, (
+        f"{type(controller).__name__}: another run after reset()"
+    )
+
+
+def _trace(
+    controller: Controller, make: Callable[[Any], torch.optim.Optimizer], state: Any
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the changes of ten steps, and the state after five, which ``state`` replaces."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = torch.nn.Linear(4, 3)
+        x, y = torch.randn(16, 4), torch.randn(16, 3)
+    descent = Descent(
+        module, make(module.parameters()), "MGDA", controller, n_tasks=3, gramian=Exact()
+    )
+    changes = []
+    middle: dict[str, Any] = {}
+    for step in range(10):
+        if step == 5:
+            middle = {k: _copied(v) for k, v in controller.state_dict().items()}
+            if state is not None:
+                controller.reset()
+                controller.load_state_dict(state)
+        descent.backward(((module(x) - y) ** 2).mean(0))
+        changes.append(dict(descent.changes))
+        descent.optimizer.step()
+    return changes, middle
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value

@@ -1,0 +1,15 @@
+"""Fixtures of all tests; the only place that knows where real data may lie."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of the real data tables; a test that asks for it skips where there is none."""
+    folder = Path(os.environ.get("MTLSK_TEST_DATA", "../shared/data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data in MTLSK_TEST_DATA={folder}")
+    return folder.resolve()
