@@ -1,0 +1,24 @@
+"""Made, fetched and loaded data, and the ways to split it."""
+
+from .arm import inverse_dynamics, make_arm
+from .digits import make_multi_digits
+from .makers import MAKERS, make_linnerud
+from .sarcos import fetch_sarcos
+from .split import blocked_split, split_rows
+from .table import load_table
+from .toy import TOY_STARTS, toy_losses, toy_minimum
+
+__all__ = [
+    "MAKERS",
+    "TOY_STARTS",
+    "blocked_split",
+    "fetch_sarcos",
+    "inverse_dynamics",
+    "load_table",
+    "make_arm",
+    "make_linnerud",
+    "make_multi_digits",
+    "split_rows",
+    "toy_losses",
+    "toy_minimum",
+]

@@ -1,0 +1,97 @@
+"""A file's bytes as a table, or one line that says why not."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zlib
+from importlib import import_module
+
+import pandas as pd
+
+from ._naming import listing
+
+__all__ = ["SUFFIXES", "read_frame"]
+
+# suffix -> separator; None is Parquet
+SUFFIXES: dict[str, str | None] = {
+    ".csv": ",",
+    ".csv.gz": ",",
+    ".tsv": "\t",
+    ".tsv.gz": "\t",
+    ".parquet": None,
+}
+
+
+def _unique(names: list[str], label: str) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{label}: the header names {listing(twice)} more than once; rename one")
+
+
+def _check_rows(text: str, separator: str, label: str) -> None:
+    """See what pandas would mend in silence: a repeated name, a row too long or cut short."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        header = next((row for row in reader if row), None)
+        if header is None:
+            raise ValueError(f"{label} is empty; the first line must name the columns")
+        _unique(header, label)
+        for row in reader:
+            if row and len(row) != len(header):
+                raise ValueError(
+                    f"{label}: line {reader.line_num} has {len(row)} cells and the header "
+                    f"{len(header)}; the file may be cut short: mend that line or fetch it again"
+                )
+    except csv.Error as error:
+        raise ValueError(
+            f"{label}: line {reader.line_num} cannot be read ({error}); "
+            "mend that line or fetch the file again"
+        ) from error
+
+
+def _read_text(content: bytes, separator: str, label: str) -> pd.DataFrame:
+    if label.lower().endswith(".gz"):
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{label} is no whole gzip file ({error}); fetch it again") from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{label} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    _check_rows(text, separator, label)
+    try:
+        return pd.read_csv(io.StringIO(text), sep=separator, index_col=False, low_memory=False)
+    except (ValueError, pd.errors.ParserError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{label} cannot be read as text cells ({reason}); mend it") from error
+
+
+def _read_parquet(content: bytes, label: str) -> pd.DataFrame:
+    try:
+        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise ImportError(
+            f"{label} needs pyarrow: pip install 'mtlsk[parquet]', or save the table as .csv"
+        ) from error
+    try:
+        _unique(list(parquet.read_schema(io.BytesIO(content)).names), label)
+        return pd.read_parquet(io.BytesIO(content), engine="pyarrow").reset_index(drop=True)
+    except (arrow.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{label} is no whole Parquet file ({reason}); fetch it again") from error
+
+
+def read_frame(content: bytes, label: str) -> pd.DataFrame:
+    """Parse the bytes by the suffix of the file's name; ValueError for what cannot be read."""
+    known = [suffix for suffix in SUFFIXES if label.lower().endswith(suffix)]
+    if not known:
+        raise ValueError(f"{label} has no suffix that load_table reads: {listing(SUFFIXES)}")
+    if not content:
+        raise ValueError(f"{label} is empty (0 bytes); write or fetch it again")
+    separator = SUFFIXES[known[0]]
+    if separator is None:
+        return _read_parquet(content, label)
+    return _read_text(content, separator, label)
