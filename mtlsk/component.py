@@ -26,7 +26,7 @@ T = TypeVar("T")
 def closest(word: str, words: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the nearest of ``words``, or an empty string."""
     by_lower = {w.lower(): w for w in words}
-    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
 
 

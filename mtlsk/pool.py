@@ -1,0 +1,221 @@
+"""Worker processes and who gives them work.
+
+Each worker is a process of its own, fed by a thread of the parent through a pipe: one that dies
+takes one trial with it, nothing else. They stay in the parent's process group, end with it, and
+share the cores among them: torch threads that add up to more than the cores fight.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mtlsk.studyfile import StudyError
+
+# Ctrl-C reaches the whole process group; a worker leaves it to the parent, from its first line on
+START = (
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "from mtlsk.worker import main; main()"
+)
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+Work = tuple[str, int]
+"""A study to run one trial of, and the trial's ordinal in it."""
+
+
+class WorkerDiedError(RuntimeError):
+    """A worker process ended without an answer."""
+
+
+class WorkerProcess:
+    """One worker: a process and its pipe."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (lives as long as the worker)
+        threads = str(job["threads"])
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", START],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env={
+                **os.environ,
+                **dict.fromkeys(THREAD_VARIABLES, threads),
+                "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+            },
+        )
+        self.threads: int | None = None
+        self.job = job
+
+    def start(self) -> None:
+        """Send the study and wait until the worker has loaded it."""
+        self.threads = self.ask(self.job)["threads"]
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Send one line and return the answer.
+
+        Raises
+        ------
+        WorkerDiedError
+            If the process ends instead.
+        StudyError
+            If it answers with an error.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        line = ""
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            self.errors.seek(0)
+            said = [text for text in self.errors.read().splitlines() if text.strip()]
+            last = f": {said[-1]}" if said else ""
+            raise WorkerDiedError(f"a worker ended with code {self.process.returncode}{last}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise StudyError(answer["error"])
+        return answer
+
+    def stop(self) -> None:
+        """End the process, now if it does not by itself, and wait for it."""
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+        self.process.terminate()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self.errors.close()
+
+
+class Pool:
+    """N workers that run what ``next_work`` hands out until it has nothing left.
+
+    Parameters
+    ----------
+    job : dict
+        The first line of each worker; ``threads`` is its number of torch threads.
+    n_workers : int
+    next_work : callable
+        (which studies this pool has trials of in flight) -> the next one, None when there is
+        nothing to do now. It is called under one lock.
+    on_death : callable
+        Called after a worker died, under the same lock.
+    max_deaths : int
+        How many workers may die in a row, without a trial ending between, before the pool gives up.
+    """
+
+    def __init__(
+        self,
+        job: dict[str, Any],
+        n_workers: int,
+        next_work: Callable[[list[str]], Work | None],
+        on_death: Callable[[], None],
+        *,
+        max_deaths: int = 3,
+    ) -> None:
+        self.job = job
+        self.next_work = next_work
+        self.on_death = on_death
+        self.max_deaths = max_deaths
+        self.changed = threading.Condition()
+        self.in_flight: dict[int, str] = {}
+        self.workers: dict[int, WorkerProcess] = {}
+        self.deaths = 0
+        self.failure: Exception | None = None
+        self.stopping = False
+        self.threads = [
+            threading.Thread(target=self._serve, args=(i,), daemon=True) for i in range(n_workers)
+        ]
+
+    def run(self, tick: Callable[[], None], *, interval: float = 0.2) -> None:
+        """Run until there is no work left, calling ``tick`` now and then in this thread.
+
+        On any exception, KeyboardInterrupt included, the workers are stopped and it propagates.
+        """
+        try:
+            for thread in self.threads:
+                thread.start()
+            while any(thread.is_alive() for thread in self.threads):
+                time.sleep(interval)
+                tick()
+        finally:
+            self.stopping = True
+            for worker in list(self.workers.values()):
+                worker.stop()
+            for thread in self.threads:
+                if thread.ident is not None:
+                    thread.join(10)
+        if self.failure is not None:
+            raise self.failure
+
+    def _serve(self, index: int) -> None:
+        try:
+            while (work := self._take(index)) is not None:
+                self._do(index, work)
+        except Exception as error:
+            with self.changed:
+                if not self.stopping:
+                    self.failure = self.failure or error
+        finally:
+            with self.changed:
+                self.in_flight.pop(index, None)
+                self.changed.notify_all()
+
+    def _take(self, index: int) -> Work | None:
+        """Return the next work, waiting while others may still give some back."""
+        with self.changed:
+            self.in_flight.pop(index, None)
+            self.changed.notify_all()
+            while not self.stopping and self.failure is None:
+                work = self.next_work(list(self.in_flight.values()))
+                if work is not None:
+                    self.in_flight[index] = work[0]
+                    return work
+                if not self.in_flight:
+                    return None
+                self.changed.wait(1.0)
+            return None
+
+    def _do(self, index: int, work: Work) -> None:
+        try:
+            if index not in self.workers:
+                worker = WorkerProcess(self.job)
+                self.workers[index] = worker
+                if self.stopping:  # stop() may have looked before it was there
+                    worker.stop()
+                    return
+                worker.start()
+            self.workers[index].ask({"which": work[0], "ordinal": work[1]})
+            self.deaths = 0
+        except WorkerDiedError as error:
+            if self.stopping:
+                return
+            with self.changed:
+                self.workers.pop(index).stop()
+                self.deaths += 1
+                if self.deaths >= self.max_deaths:
+                    raise StudyError(f"{error}; gave up after {self.deaths} in a row") from None
+                self.on_death()

@@ -1,0 +1,405 @@
+"""Study: a study file run to its end, on any number of worker processes.
+
+.. code:: python
+
+    from mtlsk import Study
+
+    study = Study.from_toml("studies/quickstart.toml", trials=12)
+    study.run(workers=2)        # again: goes on from where it was
+    study.trials()              # a DataFrame
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import optuna
+import pandas as pd
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+
+from mtlsk.machine import machine, versions
+from mtlsk.pool import Pool, Work
+from mtlsk.problem import Problem, check_space
+from mtlsk.search import SearchSpace
+from mtlsk.studyfile import StudyError, StudyFile, read_study
+from mtlsk.trials import (
+    SCALARIZATION,
+    SCHEMA,
+    SEARCH,
+    Counts,
+    cores,
+    count,
+    fail_abandoned,
+    host_digest,
+    load_study,
+    open_storage,
+    study_names,
+    wait_until_none_runs,
+)
+
+MARKER = "study.json"
+"""The file that says which study a folder holds."""
+
+Progress = Callable[[dict[str, Counts], dict[str, int]], None]
+"""Called now and then with the counts of both studies and the trials wanted."""
+
+
+class Study:
+    """One study: what its file says, its data, and where its trials are kept.
+
+    Parameters
+    ----------
+    file : StudyFile
+    trials : int or None
+        Trials wanted in all, of the search and of the baseline; the file's number by default.
+    device : str or None
+        Overrides the file's ``[estimator] device``.
+    storage : str or None
+        URL of the Optuna storage; ``study.db`` in ``out`` by default.
+    out : str or Path or None
+        Folder of the results; ``runs/NAME`` by default.
+
+    Raises
+    ------
+    StudyError, ValueError or OSError
+        In one line, for a study that cannot run as asked; nothing is written before :meth:`run`.
+    """
+
+    def __init__(
+        self,
+        file: StudyFile,
+        *,
+        trials: int | None = None,
+        device: str | None = None,
+        storage: str | None = None,
+        out: str | Path | None = None,
+    ) -> None:
+        if trials is not None and trials < 1:
+            raise StudyError(f"--trials {trials} is not allowed; give a number from 1")
+        self.file = file
+        self.out = Path(out) if out is not None else Path("runs") / file.study.name
+        self.storage_url = storage or f"sqlite:///{(self.out / 'study.db').resolve()}"
+        search = trials or file.study.trials
+        self.wanted = {
+            SEARCH: search,
+            SCALARIZATION: trials or file.baselines.scalarization or search,
+        }
+        self.override = {"device": device} if device is not None else {}
+        space = SearchSpace.parse({**file.estimator, **self.override}, file.search)
+        self.problem = Problem.load(file)
+        self.spaces = {SEARCH: space, SCALARIZATION: space.baseline()}
+        for each in self.spaces.values():
+            check_space(each, self.problem)
+
+    @classmethod
+    def from_toml(cls, path: str | Path, *, data: str | None = None, **options: Any) -> Self:
+        """Read a study file; ``data`` replaces its [data] name or path by a table's path."""
+        file = read_study(path, data=data)
+        try:
+            return cls(file, **options)
+        except StudyError as error:
+            # what is wrong with the file says which file
+            raise StudyError(f"{path}: {error}" if str(error)[0] == "[" else str(error)) from None
+
+    # ---- running
+
+    def run(self, workers: int | None = None, progress: Progress | None = None) -> Self:
+        """Run trials until there are as many as wanted and none is RUNNING any more.
+
+        Parameters
+        ----------
+        workers : int or None
+            Processes; by default one a core, at most 8. Their torch threads add up to the cores.
+        progress : callable or None
+            Told the counts now and then.
+        """
+        n_workers = min(cores(), 8) if workers is None else workers
+        if n_workers < 1:
+            raise StudyError(f"--workers {workers} is not allowed; give a number from 1")
+        storage, studies = self.open()
+        job = {
+            "study": self._resolved(),
+            "estimator": self.override,
+            "storage": self.storage_url,
+            "threads": max(1, cores() // n_workers),
+            "sys_path": [p or os.getcwd() for p in sys.path],
+        }
+
+        def tick() -> None:
+            if progress is not None:
+                progress({w: count(s) for w, s in studies.items()}, self.wanted)
+
+        tick()
+        while True:
+            for study in studies.values():
+                fail_abandoned(study)
+            pool = Pool(
+                job,
+                n_workers,
+                lambda in_flight: self._next(studies, in_flight, pool),
+                lambda: [fail_abandoned(study) for study in studies.values()],
+            )
+            try:
+                pool.run(tick)
+            finally:  # also after Ctrl-C: what the workers left is failed and queued again
+                for study in studies.values():
+                    fail_abandoned(study)
+            wait_until_none_runs(list(studies.values()))
+            tick()
+            if all(count(s).done >= self.wanted[w] for w, s in studies.items()):
+                break
+        storage.remove_session()
+        return self
+
+    def _next(
+        self, studies: Mapping[str, optuna.Study], in_flight: list[str], pool: Pool
+    ) -> Work | None:
+        """Return the study that is furthest from its total, None where nothing is missing."""
+        mine = {w.process.pid for w in pool.workers.values()}
+        missing = {}
+        for which, study in studies.items():
+            running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            owners = [t.user_attrs.get("owner") for t in running]
+            others = sum(
+                o is not None and (o["host"] != host_digest() or o["pid"] not in mine)
+                for o in owners
+            )
+            taken = count(study).done + others + in_flight.count(which)
+            missing[which] = (self.wanted[which] - taken) / self.wanted[which]
+        which = max(missing, key=lambda w: missing[w])
+        if missing[which] <= 0:
+            return None
+        return which, len(studies[which].get_trials(deepcopy=False)) + in_flight.count(which)
+
+    def _resolved(self) -> dict[str, Any]:
+        """Return the file's content with paths that hold from anywhere."""
+        content = self.file.model_dump()
+        if content["data"]["path"] is not None:
+            content["data"]["path"] = str(Path(content["data"]["path"]).resolve())
+        return content
+
+    # ---- where it is kept
+
+    def identity(self) -> dict[str, Any]:
+        """Return what makes this study itself: its file but for trials and paths, and its data."""
+        identity = self.file.identity()
+        identity["data"] = {k: v for k, v in identity["data"].items() if k != "path"}
+        identity["data"]["sha256"] = self.problem.sha256
+        return identity
+
+    def open(self) -> tuple[RDBStorage, dict[str, optuna.Study]]:
+        """Return the storage and its two studies, made where they do not exist yet.
+
+        Raises
+        ------
+        StudyError
+            If folder or storage hold another study, or another version's.
+        """
+        name = self.file.study.name
+        identity = self.identity()
+        check_folder(self.out, name, identity)
+        fresh = not self.out.exists()
+        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            storage = open_storage(self.storage_url)
+            studies = {
+                which: self._study(storage, which, full, identity)
+                for which, full in study_names(name).items()
+            }
+        except StudyError:
+            if fresh and not any(self.out.iterdir()):
+                self.out.rmdir()
+            raise
+        text = json.dumps({"schema": SCHEMA, "name": name, "study": identity}, indent=1)
+        write_atomically(self.out / MARKER, text + "\n")
+        return storage, studies
+
+    def _study(
+        self, storage: RDBStorage, which: str, name: str, identity: dict[str, Any]
+    ) -> optuna.Study:
+        if name in optuna.get_all_study_names(storage):
+            study = load_study(storage, name)
+            check_same(study.user_attrs.get("mtlsk"), identity, f"storage, study {name!r}")
+        else:
+            directions = ["maximize" if m else "minimize" for m in self.problem.maximise]
+            study = optuna.create_study(
+                study_name=name, storage=storage, directions=directions, load_if_exists=True
+            )
+            if which == SCALARIZATION:  # equal weights are what everybody tries first
+                equal = self.spaces[which].equal_weights(self.problem.n_tasks)
+                study.enqueue_trial(equal, skip_if_exists=True)
+            problem = self.problem
+            study.set_user_attr(
+                "mtlsk",
+                {
+                    "schema": SCHEMA,
+                    "study": identity,
+                    "data": {"name": problem.name, "sha256": problem.sha256},
+                    "n_rows": problem.n_rows,
+                    "notes": [*problem.notes, *self._notes()],
+                    "objectives": problem.objectives,
+                    "maximise": problem.maximise,
+                    "task_names": problem.task_names,
+                    "seed": self.file.study.seed,
+                },
+            )
+        if study.user_attrs.get("wanted") != self.wanted[which]:
+            study.set_user_attr("wanted", self.wanted[which])
+        return study
+
+    def _notes(self) -> list[str]:
+        space = self.spaces[SEARCH]
+        both = [n for n in space.own if n != "task_scale"]
+        norm = self.file.estimator.get("update_norm", "native")
+        return [
+            (
+                f"Search and scalarization both search {', '.join(both)}."
+                if both
+                else "Neither search nor scalarization tunes the learning rate."
+            ),
+            f"update_norm is {norm!r}"
+            + (
+                ": every update has the length of the mean gradient."
+                if norm == "mean"
+                else ": aggregators differ in the length of their updates, not only in direction."
+            ),
+        ]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that it is either the old or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def differences(old: Any, new: Any, place: str = "") -> list[str]:
+    """Return the dotted keys at which two nested dicts differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(set(old) | set(new))
+        return [
+            d
+            for k in keys
+            for d in differences(old.get(k), new.get(k), f"{place}.{k}" if place else k)
+        ]
+    return [] if old == new else [place]
+
+
+def check_same(stored: Any, identity: dict[str, Any], where: str) -> None:
+    """Raise StudyError unless what is stored is this study, written by this version."""
+    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
+        found = stored.get("schema") if isinstance(stored, dict) else None
+        raise StudyError(
+            f"{where}: written by another version of mtlsk (schema {found}, this one writes "
+            f"{SCHEMA}); use another --out or --storage, or that version"
+        )
+    # through JSON, as what is stored went
+    changed = differences(stored["study"], json.loads(json.dumps(identity)))
+    if changed:
+        raise StudyError(
+            f"{where} holds another study of that name: {', '.join(changed[:5])} changed; "
+            "give another --out or --storage, or rename it in [study]"
+        )
+
+
+def check_folder(out: Path, name: str, identity: dict[str, Any]) -> None:
+    """Raise StudyError for a results folder that holds another study or other files."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise StudyError(f"--out {out} is a file; give a folder")
+    marker = out / MARKER
+    if not marker.exists():
+        if any(p.name != "study.db" for p in out.iterdir() if not p.name.startswith(".")):
+            raise StudyError(f"--out {out} holds other files and no study; give another folder")
+        return
+    stored = read_marker(marker)
+    if stored.get("name") != name:
+        raise StudyError(
+            f"--out {out} holds another study, {stored.get('name')!r}; give another folder"
+        )
+    check_same(stored, identity, f"--out {out}")
+
+
+def read_marker(marker: Path) -> dict[str, Any]:
+    """Read a folder's marker."""
+    try:
+        stored = json.loads(marker.read_text())
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{marker} cannot be read ({error}); give another folder") from None
+    return stored if isinstance(stored, dict) else {}
+
+
+def read_results(name: str, storage: RDBStorage) -> dict[str, Any]:
+    """Return all that a report needs of a stored study, as keyword arguments of ``Results``.
+
+    Raises
+    ------
+    StudyError
+        If there is no such study, or it is another version's.
+    """
+    stored = optuna.get_all_study_names(storage)
+    if name not in stored:
+        listed = ", ".join(sorted(n for n in stored if "/" not in n)) or "none"
+        raise StudyError(f"the storage holds no study {name!r}; it holds: {listed}")
+    studies = {w: load_study(storage, n) for w, n in study_names(name).items() if n in stored}
+    about = studies[SEARCH].user_attrs.get("mtlsk")
+    if not isinstance(about, dict) or about.get("schema") != SCHEMA:
+        raise StudyError(f"study {name!r} was written by another version of mtlsk")
+    began = [t.datetime_start for s in studies.values() for t in s.get_trials(deepcopy=False)]
+    first = min((d for d in began if d is not None), default=datetime.datetime.now())
+    return {
+        "name": name,
+        "date": first.date().isoformat(),
+        "data_name": about["data"]["name"],
+        "data_sha256": about["data"]["sha256"],
+        **{k: about[k] for k in ("n_rows", "notes", "objectives", "maximise", "task_names")},
+        "trials": trials_frame(studies, about),
+        "seed": about["seed"],
+        "wanted": {w: s.user_attrs.get("wanted", 0) for w, s in studies.items()},
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def trials_frame(studies: Mapping[str, optuna.Study], about: Mapping[str, Any]) -> pd.DataFrame:
+    """Return one row a trial that counts: its parameters, objectives and test losses."""
+    rows = []
+    for which, study in studies.items():
+        for trial in study.get_trials(deepcopy=False):
+            failed = trial.state is TrialState.FAIL and "failed" in trial.user_attrs
+            if not (trial.state is TrialState.COMPLETE or failed):
+                continue
+            row: dict[str, Any] = {
+                "study": which,
+                "number": trial.number,
+                "state": trial.state.name,
+                "reason": trial.user_attrs.get("failed", ""),
+                "seconds": trial.user_attrs.get("seconds"),
+            }
+            row |= {f"param: {k}": v for k, v in trial.params.items()}
+            for base, vector in trial.user_attrs.get("simplexes", {}).items():
+                row |= {f"param: {base}[{k}]": v for k, v in enumerate(vector)}
+            if trial.state is TrialState.COMPLETE:
+                for i, objective in enumerate(about["objectives"]):
+                    row[f"validation: {objective}"] = trial.values[i]
+                    row[f"test: {objective}"] = trial.user_attrs["test"][i]
+                for task, loss in zip(
+                    about["task_names"], trial.user_attrs["test_losses"], strict=True
+                ):
+                    row[f"test loss: {task}"] = loss
+            rows.append(row)
+    columns = ["study", "number", "state", "reason", "seconds"]
+    for objective in about["objectives"]:
+        columns += [f"validation: {objective}", f"test: {objective}"]
+    columns += [f"test loss: {task}" for task in about["task_names"]]
+    frame = pd.DataFrame(rows)
+    parameters = sorted(c for c in frame.columns if c.startswith("param: "))
+    return frame.reindex(columns=columns[:5] + parameters + columns[5:])

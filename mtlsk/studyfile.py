@@ -1,0 +1,149 @@
+"""The study file: TOML in, a validated :class:`StudyFile` out, one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mtlsk.component import closest
+
+
+class StudyError(ValueError):
+    """A study cannot be run as asked: one line that says what to change."""
+
+
+class Section(BaseModel):
+    """A table of the file; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class StudySection(Section):
+    """[study]: the name of the study, what it minimises and how long."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    objectives: Literal["task_losses"] | list[str] | None = None
+    trials: Count = 60
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class DataSection(Section):
+    """[data]: a maker's name or a table's path, and how rows are split and columns scaled."""
+
+    name: str | None = None
+    path: str | None = None
+    targets: Count | str | list[str] | None = None
+    drop: list[str] = []
+    options: dict[str, Any] = {}
+    split: str = "blocked"
+    scale_X: bool = True  # noqa: N815 (the file's word)
+    scale_y: bool = True
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataSection:
+        if (self.name is None) == (self.path is None):
+            raise ValueError("give either name (a maker of mtlsk.datasets) or path (a table)")
+        if self.path is not None and self.options:
+            raise ValueError("options are keyword arguments of a maker: leave them out with path")
+        if self.path is not None and self.targets is None:
+            raise ValueError("path needs targets: a list of column names, or how many are last")
+        return self
+
+
+class Baselines(Section):
+    """[baselines]: trials of linear scalarization, as many as the search has unless said."""
+
+    scalarization: Count | None = None
+
+
+class StudyFile(Section):
+    """A whole study file.
+
+    Attributes
+    ----------
+    study, data, baselines : the tables of these names
+    estimator : dict
+        Keyword arguments of :class:`mtlsk.MultiTaskRegressor`.
+    search : dict
+        Dunder name -> choices, bounds or ``{}``; see :mod:`mtlsk.search`.
+    """
+
+    study: StudySection
+    data: DataSection
+    estimator: dict[str, Any] = {}
+    search: dict[str, Any] = {}
+    baselines: Baselines = Baselines()
+
+    def identity(self) -> dict[str, Any]:
+        """Return what makes two files the same study: everything but how many trials."""
+        whole = self.model_dump()
+        del whole["study"]["trials"], whole["baselines"]
+        return whole
+
+
+def read_study(path: str | Path, *, data: str | None = None) -> StudyFile:
+    """Read and validate a study file; ``data`` replaces its name or path by a table's path.
+
+    Raises
+    ------
+    StudyError
+        In one line with the file and the key.
+    """
+    try:
+        text = Path(path).read_bytes().decode()
+        raw = tomllib.loads(text)
+    except FileNotFoundError:
+        near = closest(Path(path).name, (p.name for p in Path(path).parent.glob("*.toml")))
+        raise StudyError(f"{path}: no such study file{near}; 'mtlsk study init' writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: cannot be read as text: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{path}: not valid TOML: {error}") from None
+    if data is not None and isinstance(raw.get("data"), dict):
+        raw["data"] = {k: v for k, v in raw["data"].items() if k not in ("name", "options")}
+        raw["data"]["path"] = data
+    return validate(raw, str(path))
+
+
+def validate(raw: Mapping[str, Any], where: str) -> StudyFile:
+    """Validate a parsed study file; ``where`` names it in messages."""
+    try:
+        return StudyFile.model_validate(raw)
+    except ValidationError as error:
+        raise StudyError(f"{where}: {_one_line(error)}") from None
+
+
+def _one_line(error: ValidationError) -> str:
+    """Return the first thing wrong with its key, the closest allowed key and how many more."""
+    first, *others = error.errors()
+    place = [str(p) for p in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        model: type[BaseModel] = StudyFile
+        for part in place[:-1]:
+            inner = model.model_fields[part].annotation
+            model = inner if isinstance(inner, type) else model
+        keys = list(model.model_fields)
+        what = "key" if len(place) > 1 else "table"
+        table = f"[{'.'.join(place[:-1])}] " if len(place) > 1 else ""
+        text = (
+            f"{table}unknown {what} {place[-1]!r}{closest(place[-1], keys)}; "
+            f"allowed: {', '.join(keys)}"
+        )
+    elif first["type"] == "missing":
+        text = f"[{'.'.join(place[:-1]) or place[-1]}] needs {place[-1]!r}"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        # a union reports each of its branches: the key is what the user wrote
+        keys = [p for p in place if not p.startswith(("literal[", "list[", "constrained-", "int", "str"))]
+        table, key = f"[{keys[0]}] " if keys else "", ".".join(keys[1:])
+        value = f"{key}={first['input']!r}: " if key else ""
+        text = f"{table}{value}{message}"
+        others = [e for e in others if e["loc"][: len(keys)] != first["loc"][: len(keys)]]
+    return text + (f" (and {len(others)} more)" if others else "")

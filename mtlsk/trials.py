@@ -1,0 +1,171 @@
+"""Trials in an Optuna storage: opening it, counting what is done, failing what was abandoned."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+import platform
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import psutil
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from mtlsk.studyfile import StudyError
+
+SCHEMA = 1
+"""Version of what this package stores in a study; another one is refused."""
+
+HEARTBEAT, GRACE = 10, 60
+"""Seconds between the signs of life of a trial, and without one before it counts as lost."""
+
+SEARCH, SCALARIZATION = "search", "scalarization"
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def study_names(name: str) -> dict[str, str]:
+    """Return the names of a study and its baseline in the storage."""
+    return {SEARCH: name, SCALARIZATION: f"{name}/baselines/{SCALARIZATION}"}
+
+
+def open_storage(url: str) -> RDBStorage:
+    """Open a storage with heartbeat.
+
+    Raises
+    ------
+    StudyError
+        For a database that is not there, is none of Optuna's, or is another version's.
+    """
+    engine = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return RDBStorage(
+                url,
+                engine_kwargs=engine,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GRACE,
+                heartbeat_stale_trial_callback=requeue,
+            )
+    except RuntimeError as error:  # Optuna's own check of its tables
+        raise StudyError(
+            f"the storage was written by another version of optuna ({_first_line(error)}); "
+            "use that version, or another --storage or --out"
+        ) from None
+    except (SQLAlchemyError, ImportError, ValueError, AssertionError) as error:
+        raise StudyError(
+            f"the storage cannot be opened ({_first_line(error)}); give --storage a URL like "
+            "sqlite:///study.db or postgresql://user@host/database"
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def load_study(storage: RDBStorage, name: str, sampler: Any = None) -> optuna.Study:
+    """Open a study that exists."""
+    return optuna.load_study(study_name=name, storage=storage, sampler=sampler)
+
+
+def host_digest() -> str:
+    """Return a name for this machine that does not tell its name."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:16]
+
+
+def owner() -> dict[str, Any]:
+    """Return who this process is: machine (a digest), process id and start time."""
+    process = psutil.Process()
+    return {"host": host_digest(), "pid": process.pid, "started": process.create_time()}
+
+
+def is_gone(trial: FrozenTrial) -> bool:
+    """Say whether the process that ran a trial is known not to run any more.
+
+    Trials of other machines are left to their heartbeat; one that never said whose it is counts
+    as abandoned after the grace period.
+    """
+    who = trial.user_attrs.get("owner")
+    if who is None:
+        began = trial.datetime_start or datetime.datetime.now()
+        return (datetime.datetime.now() - began).total_seconds() > GRACE
+    if who["host"] != host_digest():
+        return False
+    try:
+        process = psutil.Process(who["pid"])
+        running = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return not running or abs(process.create_time() - who["started"]) > 1.0
+    except psutil.NoSuchProcess:
+        return True
+
+
+def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Put the parameters of a lost trial back in the queue: it will be run again."""
+    study.enqueue_trial(trial.params)
+
+
+def fail_abandoned(study: optuna.Study) -> int:
+    """Fail the RUNNING trials whose owner is gone, queue them again, and return how many."""
+    count = 0
+    storage = study._storage
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if is_gone(trial):
+            try:
+                mine = storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                continue  # it ended, or another process was first
+            if mine:
+                requeue(study, trial)
+                count += 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)
+    return count
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many trials of a study are complete, failed by themselves (diverged), and running."""
+
+    complete: int
+    failed: int
+    running: int
+
+    @property
+    def done(self) -> int:
+        """Trials that count towards the total; lost and interrupted ones do not."""
+        return self.complete + self.failed
+
+
+def count(study: optuna.Study) -> Counts:
+    """Count the trials of a study."""
+    trials = study.get_trials(deepcopy=False)
+    return Counts(
+        complete=sum(t.state is TrialState.COMPLETE for t in trials),
+        failed=sum(t.state is TrialState.FAIL and "failed" in t.user_attrs for t in trials),
+        running=sum(t.state is TrialState.RUNNING for t in trials),
+    )
+
+
+def wait_until_none_runs(studies: list[optuna.Study], *, interval: float = 0.5) -> None:
+    """Return when no trial of the studies is RUNNING, failing those whose owner is gone."""
+    while True:
+        for study in studies:
+            fail_abandoned(study)
+        if not any(count(study).running for study in studies):
+            return
+        time.sleep(interval)
+
+
+def cores() -> int:
+    """Return the number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,103 @@
+"""A worker process: takes trials to run from its standard input, one line of JSON each.
+
+The first line says what the study is; each further line is one trial to run and is answered by
+one line on standard output. The end of the input, also by the parent's death, ends the worker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+
+from mtlsk.problem import Problem
+from mtlsk.search import SearchSpace
+from mtlsk.studyfile import StudyFile
+from mtlsk.trials import SCALARIZATION, SEARCH, load_study, open_storage, owner, study_names
+
+
+class Worker:
+    """One process's view of a study: data loaded once, a storage, the two search spaces."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        sys.path[:] = job["sys_path"]
+        torch.set_num_threads(job["threads"])
+        self.study = StudyFile.model_validate(job["study"])
+        self.problem = Problem.load(self.study)
+        space = SearchSpace.parse(self.study.estimator, self.study.search)
+        self.spaces = {SEARCH: space, SCALARIZATION: space.baseline()}
+        self.storage = open_storage(job["storage"])
+        self.names = study_names(self.study.study.name)
+        self.override = job["estimator"]  # the command line's word is the last
+        self.owner = owner()
+
+    def run(self, which: str, ordinal: int) -> str:
+        """Run one trial of a study and return its end: COMPLETE or FAIL."""
+        # a sampler a trial: which trials are drawn depends on the study, not on who runs them
+        seed = np.random.SeedSequence(
+            [self.study.study.seed, ordinal, int(which == SCALARIZATION)]
+        ).generate_state(1)[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(seed=int(seed), constant_liar=True)
+            study = load_study(self.storage, self.names[which], sampler)
+            study.optimize(
+                lambda trial: self.objective(trial, self.spaces[which]),
+                n_trials=1,
+                catch=(Exception,),
+            )
+        ended = [t for t in study.get_trials(deepcopy=False) if self._mine(t)]
+        return str(max(ended, key=lambda t: t.number).state.name)
+
+    def _mine(self, trial: optuna.trial.FrozenTrial) -> bool:
+        return trial.state.is_finished() and trial.user_attrs.get("owner") == self.owner
+
+    def objective(self, trial: optuna.Trial, space: SearchSpace) -> list[float]:
+        """Return the validation objectives of one trial and store what it measured on test."""
+        trial.set_user_attr("owner", self.owner)
+        try:
+            suggested = space.suggest(trial, self.problem.n_tasks)
+            # Optuna keeps the numbers a simplex is made from; a reader wants the point itself
+            trial.set_user_attr("simplexes", space.simplexes(suggested))
+            params = {"random_state": self.study.study.seed, **suggested, **self.override}
+            measured = self.problem.evaluate(params)
+            if not np.isfinite([*measured.validation, *measured.test]).all():
+                raise ArithmeticError(f"objectives are not finite: {measured.validation}")
+        except Exception as error:
+            text = " ".join(str(error).split()) or type(error).__name__
+            kind = "diverged" if isinstance(error, ArithmeticError) else type(error).__name__
+            trial.set_user_attr("failed", f"{kind}: {text}")
+            raise
+        trial.set_user_attr("test", measured.test)
+        trial.set_user_attr("test_losses", measured.test_losses)
+        trial.set_user_attr("seconds", measured.seconds)
+        return measured.validation
+
+
+def main() -> None:
+    """Serve the parent until it closes the pipe."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a user's code prints must not be read as an answer
+    try:
+        worker = Worker(json.loads(sys.stdin.readline()))
+    except Exception as error:
+        print(json.dumps({"error": " ".join(str(error).split())}), file=replies, flush=True)
+        return
+    print(json.dumps({"threads": torch.get_num_threads()}), file=replies, flush=True)
+    for line in sys.stdin:
+        job = json.loads(line)
+        try:
+            answer = {"state": worker.run(job["which"], job["ordinal"])}
+        except Exception as error:  # the storage, not the trial: those are caught
+            answer = {"error": " ".join(str(error).split())}
+        print(json.dumps(answer), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main()
