@@ -1,4 +1,4 @@
-"""Multi-task learning as a parameter: aggregators, controllers and certificates for scikit-learn."""
+"""Multi-task learning as a parameter: aggregators, controllers, certificates for scikit-learn."""
 
 from importlib import import_module
 from typing import Any

@@ -48,6 +48,4 @@ def task_jacobian(losses: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor,
         weighted_gradient(losses, row, parameters)
         for row in torch.eye(len(losses), dtype=losses.dtype, device=losses.device)
     ]
-    return tuple(
-        torch.stack([row[i].reshape(-1) for row in rows]) for i in range(len(parameters))
-    )
+    return tuple(torch.stack([row[i].reshape(-1) for row in rows]) for i in range(len(parameters)))

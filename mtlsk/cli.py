@@ -82,7 +82,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     init.add_argument("data", metavar="DATA", help="table (.csv, .csv.gz, .tsv, .parquet)")
     init.add_argument(
-        "--targets", nargs="+", required=True, metavar="T", help="column names, or how many are last"
+        "--targets",
+        nargs="+",
+        required=True,
+        metavar="T",
+        help="column names, or how many are last",
     )
     init.set_defaults(run=study_init)
 

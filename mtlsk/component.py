@@ -96,9 +96,7 @@ def import_object(path: str) -> Any:
         return getattr(module, name)
     except AttributeError:
         public = [n for n in vars(module) if not n.startswith("_")]
-        raise ValueError(
-            f"module {module_name!r} has no {name!r}{closest(name, public)}"
-        ) from None
+        raise ValueError(f"module {module_name!r} has no {name!r}{closest(name, public)}") from None
 
 
 class Registry(Generic[T]):
@@ -112,18 +110,16 @@ class Registry(Generic[T]):
         What a member is called in messages, and the prefix of its parameters on an estimator.
     package : str
         The package whose ``__all__`` lists the members; also the group of the entry points.
-    base : type
+    base : type of T, abstract or not
         The class every member derives from.
     fallback : str or None
         A module searched for names that the package does not have.
     """
 
-    def __init__(
-        self, kind: str, package: str, base: type[T], *, fallback: str | None = None
-    ) -> None:
+    def __init__(self, kind: str, package: str, base: Any, *, fallback: str | None = None) -> None:
         self.kind = kind
         self.package = package
-        self.base = base
+        self.base: type[T] = base
         self.fallback = fallback
 
     def members(self) -> dict[str, type[T]]:
@@ -137,9 +133,7 @@ class Registry(Generic[T]):
         return found
 
     def _is_member(self, obj: object) -> bool:
-        return (
-            isinstance(obj, type) and issubclass(obj, self.base) and not inspect.isabstract(obj)
-        )
+        return isinstance(obj, type) and issubclass(obj, self.base) and not inspect.isabstract(obj)
 
     def find(self, name: str) -> type[T]:
         """Return the class of a name: ``module:Class``, or a member's name in any case."""

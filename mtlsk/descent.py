@@ -126,8 +126,7 @@ class Descent:
         )
         if not bool(weights.isfinite().all()):
             raise DivergenceError(
-                f"{type(self.aggregator).__name__} returned weights {weights.tolist()}: "
-                "not finite"
+                f"{type(self.aggregator).__name__} returned weights {weights.tolist()}: not finite"
             )
         back = p.T @ self._renormed(weights, gramian)
         own = p.T @ (weights if self.aggregator.needs == "losses" else mean_weights(p))
@@ -236,10 +235,11 @@ def split_parameters(module: nn.Module, n_tasks: int) -> tuple[list[Tensor], lis
     task is shared; with neither method all are. Frozen parameters are in neither list.
     """
     trainable = [p for p in module.parameters() if p.requires_grad]
+    protocol: Any = module
     if hasattr(module, "shared_parameters"):
-        shared = {id(p) for p in module.shared_parameters()}
+        shared = {id(p) for p in protocol.shared_parameters()}
     elif hasattr(module, "task_parameters"):
-        own = {id(p) for k in range(n_tasks) for p in module.task_parameters(k)}
+        own = {id(p) for k in range(n_tasks) for p in protocol.task_parameters(k)}
         shared = {id(p) for p in trainable} - own
     else:
         return list(trainable), []

@@ -45,7 +45,7 @@ def machine() -> dict[str, str]:
     Returns
     -------
     "cpu" (its model), "cores" (usable logical ones), "gpu" (only where CUDA is available),
-    "python" and "system" (family and release), in this order.
+    "python" and "system" (its family), in this order.
     """
     import torch  # seconds to import; `versions` needs none of it
 
@@ -53,7 +53,7 @@ def machine() -> dict[str, str]:
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     found["python"] = platform.python_version()
-    found["system"] = f"{platform.system()} {platform.release()}"
+    found["system"] = platform.system()
     return found
 
 

@@ -33,9 +33,6 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
 )
 
-Work = tuple[str, int]
-"""A study to run one trial of, and the trial's ordinal in it."""
-
 
 class WorkerDiedError(RuntimeError):
     """A worker process ended without an answer."""
@@ -119,8 +116,8 @@ class Pool:
         The first line of each worker; ``threads`` is its number of torch threads.
     n_workers : int
     next_work : callable
-        (which studies this pool has trials of in flight) -> the next one, None when there is
-        nothing to do now. It is called under one lock.
+        (studies this pool has trials of in flight, its workers' process ids) -> the study to run
+        the next trial of, or None when there is nothing to do now. It is called under one lock.
     on_death : callable
         Called after a worker died, under the same lock.
     max_deaths : int
@@ -131,7 +128,7 @@ class Pool:
         self,
         job: dict[str, Any],
         n_workers: int,
-        next_work: Callable[[list[str]], Work | None],
+        next_work: Callable[[list[str], set[int]], str | None],
         on_death: Callable[[], None],
         *,
         max_deaths: int = 3,
@@ -184,22 +181,23 @@ class Pool:
                 self.in_flight.pop(index, None)
                 self.changed.notify_all()
 
-    def _take(self, index: int) -> Work | None:
+    def _take(self, index: int) -> str | None:
         """Return the next work, waiting while others may still give some back."""
         with self.changed:
             self.in_flight.pop(index, None)
             self.changed.notify_all()
             while not self.stopping and self.failure is None:
-                work = self.next_work(list(self.in_flight.values()))
+                pids = {worker.process.pid for worker in self.workers.values()}
+                work = self.next_work(list(self.in_flight.values()), pids)
                 if work is not None:
-                    self.in_flight[index] = work[0]
+                    self.in_flight[index] = work
                     return work
                 if not self.in_flight:
                     return None
                 self.changed.wait(1.0)
             return None
 
-    def _do(self, index: int, work: Work) -> None:
+    def _do(self, index: int, work: str) -> None:
         try:
             if index not in self.workers:
                 worker = WorkerProcess(self.job)
@@ -208,7 +206,7 @@ class Pool:
                     worker.stop()
                     return
                 worker.start()
-            self.workers[index].ask({"which": work[0], "ordinal": work[1]})
+            self.workers[index].ask({"which": work})
             self.deaths = 0
         except WorkerDiedError as error:
             if self.stopping:

@@ -109,7 +109,8 @@ class Problem:
     def evaluate(self, params: dict[str, Any]) -> Evaluation:
         """Fit an estimator with these parameters on the training part and measure it."""
         start = time.perf_counter()
-        net = MultiTaskRegressor(**params).fit(*self.parts["train"])
+        X, y = self.parts["train"]
+        net = MultiTaskRegressor(**params).fit(X, pd.DataFrame(y, columns=self.task_names))
         values, losses = {}, {}
         for part in ("validation", "test"):
             X, y = self.parts[part]
@@ -191,7 +192,9 @@ def choose_targets(target: pd.DataFrame, wanted: Any, name: str) -> pd.DataFrame
     return target[names]
 
 
-def prepare(data: pd.DataFrame, train: NDArray[np.bool_], *, scale: bool) -> tuple[Array, list[str]]:
+def prepare(
+    data: pd.DataFrame, train: NDArray[np.bool_], *, scale: bool
+) -> tuple[Array, list[str]]:
     """Return X for all rows, prepared by a pipeline fitted on the training rows, and what it did.
 
     Numbers are imputed by the median and scaled to unit variance, text is imputed by the most
@@ -206,7 +209,11 @@ def prepare(data: pd.DataFrame, train: NDArray[np.bool_], *, scale: bool) -> tup
     )
     columns = ColumnTransformer(
         [
-            ("numbers", make_pipeline(*as_numbers, *([StandardScaler()] if scale else [])), numbers),
+            (
+                "numbers",
+                make_pipeline(*as_numbers, *([StandardScaler()] if scale else [])),
+                numbers,
+            ),
             ("text", as_text, text),
         ]
     )

@@ -88,11 +88,10 @@ def parse_domain(where: str, spec: Any, own: Domain | None) -> Domain:
                 f"{where}: unknown key {key!r}{closest(key, allowed)}; allowed: low, high, log, "
                 "integer, or simplex = true alone"
             )
-    low, high = spec.get("low"), spec.get("high")
-    if not (is_real(low) and is_real(high) and math.isfinite(low) and math.isfinite(high)):
+    low: Any = spec.get("low")
+    high: Any = spec.get("high")
+    if not all(is_real(end) and math.isfinite(end) for end in (low, high)):
         raise StudyError(f"{where}: bounds need finite numbers low and high, got {spec!r}")
-    assert low is not None
-    assert high is not None
     if low > high or (spec.get("log") and low <= 0):
         raise StudyError(f"{where}: low={low}, high={high} is empty (log needs low > 0)")
     whole = spec.get("integer", isinstance(low, int) and isinstance(high, int))
@@ -259,18 +258,12 @@ class SearchSpace:
                 params |= self._suggest_parts(trial, owner, cls, n_tasks)
         return params
 
-    def _suggest_parts(
-        self, trial: Trial, owner: str, cls: type, n_tasks: int
-    ) -> dict[str, Any]:
+    def _suggest_parts(self, trial: Trial, owner: str, cls: type, n_tasks: int) -> dict[str, Any]:
         """Ask for a component's parameters, those that bound others first."""
         domains = {p: d for (o, c, p), d in self.parts.items() if (o, c) == (owner, cls.__name__)}
         declared = getattr(cls, "domains", {})
-        siblings = {
-            n: p.default for n, p in inspect.signature(cls).parameters.items()
-        } | {
-            n.partition("__")[2]: v
-            for n, v in self.estimator.items()
-            if n.startswith(f"{owner}__")
+        siblings = {n: p.default for n, p in inspect.signature(cls).parameters.items()} | {
+            n.partition("__")[2]: v for n, v in self.estimator.items() if n.startswith(f"{owner}__")
         }
         names = sorted(domains, key=lambda n: len(_bounding(declared.get(n))))
         for name in names:

@@ -24,7 +24,8 @@ def project_on_simplex(v: Array) -> Array:
     excess = np.cumsum(u) - 1.0
     k = np.arange(1, len(v) + 1)
     last = np.nonzero(u - excess / k > 0)[0][-1]
-    return np.maximum(v - excess[last] / (last + 1), 0.0)
+    projection: Array = np.maximum(v - excess[last] / (last + 1), 0.0)
+    return projection
 
 
 def _factor(gramian: Array) -> tuple[Array, Array]:
@@ -46,8 +47,8 @@ def min_norm_point(gramian: Array) -> Array:
     t = norms.min() / norms
     a = np.vstack([s, t])
     v, _ = nnls(a, np.append(np.zeros(len(s)), 1.0))
-    w = v / norms
-    return w / w.sum()
+    w: Array = v / norms
+    return w / float(w.sum())
 
 
 def shortest_increase(gramian: Array, start: Array) -> Array:
@@ -57,7 +58,8 @@ def shortest_increase(gramian: Array, start: Array) -> Array:
     """
     s, norms = _factor(gramian)
     v, _ = nnls(s, -s @ (norms * start))
-    return start + v / norms
+    total: Array = start + v / norms
+    return total
 
 
 def linear_plus_norm(
@@ -109,7 +111,7 @@ def linear_plus_norm(
         kkt[np.arange(k), np.arange(k)] += z / w
         mu = float(w @ z) / k
         try:
-            inverse = np.linalg.inv(kkt)
+            inverse: Array = np.asarray(np.linalg.inv(kkt), dtype=np.float64)
             dw, dz = _newton(inverse, gradient, w, z, 0.0)
             reached = float((w + _step(w, dw) * dw) @ (z + _step(z, dz) * dz)) / k
             centring = min(max((reached / mu) ** 3, 1e-8), 1.0)

@@ -16,8 +16,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import optuna
 import pandas as pd
@@ -25,7 +26,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from mtlsk.machine import machine, versions
-from mtlsk.pool import Pool, Work
+from mtlsk.pool import Pool
 from mtlsk.problem import Problem, check_space
 from mtlsk.search import SearchSpace
 from mtlsk.studyfile import StudyError, StudyFile, read_study
@@ -136,21 +137,18 @@ class Study:
             if progress is not None:
                 progress({w: count(s) for w, s in studies.items()}, self.wanted)
 
-        tick()
-        while True:
+        def fail_all() -> None:
             for study in studies.values():
                 fail_abandoned(study)
-            pool = Pool(
-                job,
-                n_workers,
-                lambda in_flight: self._next(studies, in_flight, pool),
-                lambda: [fail_abandoned(study) for study in studies.values()],
-            )
+
+        tick()
+        while True:
+            fail_all()
+            pool = Pool(job, n_workers, partial(self._next, studies), fail_all)
             try:
                 pool.run(tick)
             finally:  # also after Ctrl-C: what the workers left is failed and queued again
-                for study in studies.values():
-                    fail_abandoned(study)
+                fail_all()
             wait_until_none_runs(list(studies.values()))
             tick()
             if all(count(s).done >= self.wanted[w] for w, s in studies.items()):
@@ -159,24 +157,21 @@ class Study:
         return self
 
     def _next(
-        self, studies: Mapping[str, optuna.Study], in_flight: list[str], pool: Pool
-    ) -> Work | None:
+        self, studies: Mapping[str, optuna.Study], in_flight: list[str], pids: set[int]
+    ) -> str | None:
         """Return the study that is furthest from its total, None where nothing is missing."""
-        mine = {w.process.pid for w in pool.workers.values()}
         missing = {}
         for which, study in studies.items():
             running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
             owners = [t.user_attrs.get("owner") for t in running]
             others = sum(
-                o is not None and (o["host"] != host_digest() or o["pid"] not in mine)
+                o is not None and (o["host"] != host_digest() or o["pid"] not in pids)
                 for o in owners
             )
             taken = count(study).done + others + in_flight.count(which)
             missing[which] = (self.wanted[which] - taken) / self.wanted[which]
         which = max(missing, key=lambda w: missing[w])
-        if missing[which] <= 0:
-            return None
-        return which, len(studies[which].get_trials(deepcopy=False)) + in_flight.count(which)
+        return which if missing[which] > 0 else None
 
     def _resolved(self) -> dict[str, Any]:
         """Return the file's content with paths that hold from anywhere."""
@@ -228,7 +223,9 @@ class Study:
             study = load_study(storage, name)
             check_same(study.user_attrs.get("mtlsk"), identity, f"storage, study {name!r}")
         else:
-            directions = ["maximize" if m else "minimize" for m in self.problem.maximise]
+            directions: list[Literal["minimize", "maximize"]] = [
+                "maximize" if m else "minimize" for m in self.problem.maximise
+            ]
             study = optuna.create_study(
                 study_name=name, storage=storage, directions=directions, load_if_exists=True
             )

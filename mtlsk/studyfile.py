@@ -101,7 +101,9 @@ def read_study(path: str | Path, *, data: str | None = None) -> StudyFile:
         raw = tomllib.loads(text)
     except FileNotFoundError:
         near = closest(Path(path).name, (p.name for p in Path(path).parent.glob("*.toml")))
-        raise StudyError(f"{path}: no such study file{near}; 'mtlsk study init' writes one") from None
+        raise StudyError(
+            f"{path}: no such study file{near}; 'mtlsk study init' writes one"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"{path}: cannot be read as text: {error}") from None
     except tomllib.TOMLDecodeError as error:
@@ -122,7 +124,8 @@ def validate(raw: Mapping[str, Any], where: str) -> StudyFile:
 
 def _one_line(error: ValidationError) -> str:
     """Return the first thing wrong with its key, the closest allowed key and how many more."""
-    first, *others = error.errors()
+    # a misspelt key explains the missing one better than the other way round
+    first, *others = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     place = [str(p) for p in first["loc"]]
     if first["type"] == "extra_forbidden":
         model: type[BaseModel] = StudyFile
@@ -137,11 +140,16 @@ def _one_line(error: ValidationError) -> str:
             f"allowed: {', '.join(keys)}"
         )
     elif first["type"] == "missing":
-        text = f"[{'.'.join(place[:-1]) or place[-1]}] needs {place[-1]!r}"
+        table = ".".join(place[:-1])
+        text = f"[{table}] needs {place[-1]!r}" if table else f"the table [{place[-1]}] is missing"
     else:
         message = first["msg"].removeprefix("Value error, ")
         # a union reports each of its branches: the key is what the user wrote
-        keys = [p for p in place if not p.startswith(("literal[", "list[", "constrained-", "int", "str"))]
+        keys = [
+            p
+            for p in place
+            if not p.startswith(("literal[", "list[", "constrained-", "int", "str"))
+        ]
         table, key = f"[{keys[0]}] " if keys else "", ".".join(keys[1:])
         value = f"{key}={first['input']!r}: " if key else ""
         text = f"{table}{value}{message}"

@@ -66,15 +66,18 @@ class TaskMap:
 
     @groups.setter
     def groups(self, value: Sequence[Sequence[int]] | None) -> None:
-        if value is not None:
-            value = [[int(k) for k in group] for group in value]
-            if sorted(k for g in value for k in g) != list(range(self.n_tasks)) or not all(value):
-                raise ValueError(
-                    f"task_groups={value!r} is no partition of the tasks 0..{self.n_tasks - 1}; "
-                    "every task must be in exactly one group"
-                )
-        self._groups = value
+        groups = None if value is None else [[int(k) for k in group] for group in value]
+        if groups is not None and not self._is_partition(groups):
+            raise ValueError(
+                f"task_groups={value!r} is no partition of the tasks 0..{self.n_tasks - 1}; "
+                "every task must be in exactly one group"
+            )
+        self._groups = groups
         self._whole = None
+
+    def _is_partition(self, groups: list[list[int]]) -> bool:
+        members = sorted(k for group in groups for k in group)
+        return members == list(range(self.n_tasks)) and all(groups)
 
     def matrix(self, present: Sequence[int]) -> tuple[Tensor, tuple[int, ...] | None]:
         """Return P restricted to the present tasks (K', n), and the indices of its groups.

@@ -17,6 +17,7 @@ import optuna
 import torch
 
 from mtlsk.problem import Problem
+from mtlsk.sampler import SeededByTrial
 from mtlsk.search import SearchSpace
 from mtlsk.studyfile import StudyFile
 from mtlsk.trials import SCALARIZATION, SEARCH, load_study, open_storage, owner, study_names
@@ -37,16 +38,13 @@ class Worker:
         self.override = job["estimator"]  # the command line's word is the last
         self.owner = owner()
 
-    def run(self, which: str, ordinal: int) -> str:
+    def run(self, which: str) -> str:
         """Run one trial of a study and return its end: COMPLETE or FAIL."""
-        # a sampler a trial: which trials are drawn depends on the study, not on who runs them
-        seed = np.random.SeedSequence(
-            [self.study.study.seed, ordinal, int(which == SCALARIZATION)]
-        ).generate_state(1)[0]
+        # the two studies of one seed must not draw the same numbers
+        seed = 2 * self.study.study.seed + int(which == SCALARIZATION)
+        study = load_study(self.storage, self.names[which], SeededByTrial(seed))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.TPESampler(seed=int(seed), constant_liar=True)
-            study = load_study(self.storage, self.names[which], sampler)
             study.optimize(
                 lambda trial: self.objective(trial, self.spaces[which]),
                 n_trials=1,
@@ -93,7 +91,7 @@ def main() -> None:
     for line in sys.stdin:
         job = json.loads(line)
         try:
-            answer = {"state": worker.run(job["which"], job["ordinal"])}
+            answer = {"state": worker.run(job["which"])}
         except Exception as error:  # the storage, not the trial: those are caught
             answer = {"error": " ".join(str(error).split())}
         print(json.dumps(answer), file=replies, flush=True)

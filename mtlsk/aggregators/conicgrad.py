@@ -70,6 +70,11 @@ class ConicGrad(OnlineDual, Aggregator):
         "dual_lr": Interval(0.0, math.inf, open_low=True, log=True, search=(1e-3, 1e-1)),
     }
 
+    logits_: Tensor
+    first_moment_: Tensor
+    second_moment_: Tensor
+    n_dual_steps_: int
+
     def __init__(
         self, c: float = 0.5, solver: str = "exact", gamma: float = 0.001, dual_lr: float = 0.025
     ) -> None:

@@ -55,6 +55,9 @@ class APT(Controller):
         "beta_max": Interval("beta_min", 1.0, open_high=True, search=(0.0, 0.99)),
     }
 
+    previous_: Tensor
+    beta_: float
+
     def __init__(self, beta_min: float = 0.5, beta_max: float = 0.95) -> None:
         self.beta_min = beta_min
         self.beta_max = beta_max
@@ -105,6 +108,9 @@ def momentum(beta_min: float, beta_max: float, s: float) -> float:
 def cosine(a: Tensor, b: Tensor) -> float:
     """Return the cosine of two directions (M,), in float64; 0 if either is zero."""
     x, y = a.double(), b.double()  # |d| = 1e-30 must give the same as |d| = 1
+    dot: float
+    first: float
+    second: float
     dot, first, second = torch.stack([x @ y, x @ x, y @ y]).tolist()
     if first == 0 or second == 0:
         return 0.0

@@ -17,11 +17,11 @@ BLOCK = 1 << 16
 
 
 def gramian_of(jacobian: Sequence[Tensor], losses: Tensor) -> Tensor:
-    """Return G = J J^T (K, K) in float64 of the J of K losses, given tensor by tensor (K, numel)."""
+    """Return G = J J^T (K, K) in float64 of the J of K losses, given as tensors (K, numel)."""
     k = len(losses)
     total = torch.zeros((k, k), dtype=torch.float64, device=losses.device)
     for rows in jacobian:
-        for block in rows.split(BLOCK, dim=1):
+        for block in torch.split(rows, BLOCK, dim=1):
             wide = block.double()
             total += wide @ wide.T
     return total
@@ -51,7 +51,9 @@ class ExactGradients(TaskGradients):
     def block_norms(self) -> Tensor:
         """Return the norm of each task's gradient in each parameter tensor."""
         if not self.parameters:
-            return torch.zeros((0, len(self.losses)), dtype=torch.float64, device=self.losses.device)
+            return torch.zeros(
+                (0, len(self.losses)), dtype=torch.float64, device=self.losses.device
+            )
         return torch.stack([rows.double().norm(dim=1) for rows in self.jacobian])
 
     def combine(self, weights: Tensor) -> tuple[Tensor, ...]:

@@ -11,13 +11,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
 from skorch import NeuralNet
 from skorch.callbacks import EpochTimer, PassthroughScoring
 from skorch.dataset import Dataset, unpack_data
 from skorch.setter import _extract_optimizer_param_name_and_group
 from skorch.utils import to_tensor
-from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 from torch import Tensor
 
 from mtlsk.aggregators import AGGREGATORS
@@ -28,7 +28,7 @@ from mtlsk.engines import build_engine
 from mtlsk.engines.exact import ExactGradients, gramian_of
 from mtlsk.estimators.batches import SlicedBatches, batches
 from mtlsk.estimators.printlog import EpochMeter, TaskPrintLog
-from mtlsk.estimators.validation import check_X, check_y
+from mtlsk.estimators.validation import check_features, check_targets
 from mtlsk.modules import CRITERIA, HardSharing, Task
 from mtlsk.optimizers import optimizer_arguments, set_option
 from mtlsk.taskmap import TaskMap
@@ -199,8 +199,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self._device()
 
     def _check(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
-        features = check_X(self, X, reset=reset)
-        targets, one_dimensional, names = check_y(features, y)
+        features = check_features(self, X, reset=reset)
+        targets, one_dimensional, names = check_targets(features, y)
         if reset:
             self.task_names_ = names
             self.one_dimensional_ = one_dimensional
@@ -323,7 +323,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         rows = mask.sum(0)
         return torch.where(mask, losses, 0.0).sum(0) / rows.clamp_min(1), rows
 
-    def get_loss(self, y_pred: Tensor, y_true: Any, X: Any = None, training: bool = False) -> Tensor:
+    def get_loss(
+        self, y_pred: Tensor, y_true: Any, X: Any = None, training: bool = False
+    ) -> Tensor:
         """Return the mean of the tasks' losses, as callbacks expect one number."""
         losses, rows = self.task_losses(y_pred, y_true, X)
         return losses[rows > 0].mean()
@@ -359,8 +361,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         criterion = criterion or (self.criterion if callable(self.criterion) else None)
         if criterion is None:
             raise ValueError(
-                f"criterion={self.criterion!r} is not allowed; use one of {', '.join(CRITERIA)}, or "
-                "a callable (prediction (B, 1), label (B,)) -> loss of each row (B,)"
+                f"criterion={self.criterion!r} is not allowed; use one of {', '.join(CRITERIA)}, "
+                "or a callable (prediction (B, 1), label (B,)) -> loss of each row (B,)"
             )
         self.criterion_ = criterion
         self.tasks_ = [
@@ -371,9 +373,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def initialize_optimizer(self, triggered_directly: Any = None) -> Self:
         """Build the optimizer from the config grammar."""
-        args, kwargs = self.get_params_for_optimizer(
-            "optimizer", self.get_all_learnable_params()
-        )
+        args, kwargs = self.get_params_for_optimizer("optimizer", self.get_all_learnable_params())
         if isinstance(self.optimizer, Mapping) and "lr" in self.optimizer:
             kwargs["lr"] = getattr(self, "optimizer__lr", self.optimizer["lr"])
         cls, kwargs = optimizer_arguments(self.optimizer, kwargs)
@@ -443,7 +443,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         return [name for name in super()._get_param_names() if not name.startswith("_")]
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
-        """Return the loader; training shuffles unless ``iterator_train__shuffle`` says otherwise."""
+        """Return the loader; training shuffles unless ``iterator_train__shuffle`` is False."""
         if training and self.iterator_train is batches and self._shuffles_by_default():
             size = len(dataset) if self.batch_size == -1 else self.batch_size
             options = {"batch_size": size, **self.get_params_for("iterator_train")}
@@ -476,8 +476,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     @contextmanager
     def _concrete_device(self) -> Iterator[None]:
         """Let skorch see a device that torch knows while ``device`` is "auto"."""
-        word = self.device
-        self.device = str(self._device())
+        word: str = self.device
+        self.device: str = str(self._device())
         try:
             yield
         finally:
@@ -494,7 +494,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             super().load_params(*args, **kwargs)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        word = state["device"]
+        word: str = state["device"]
         if word == "auto":
             state = {**state, "device": "cuda" if torch.cuda.is_available() else "cpu"}
         super().__setstate__(state)

@@ -21,7 +21,9 @@ class EpochMeter:
     """Sums over the steps of one epoch, to be recorded as plain floats and lists."""
 
     def __init__(self, n_tasks: int) -> None:
-        self.losses = {part: torch.zeros(n_tasks, dtype=torch.float64) for part in ("train", "valid")}
+        self.losses = {
+            part: torch.zeros(n_tasks, dtype=torch.float64) for part in ("train", "valid")
+        }
         self.rows = {part: torch.zeros(n_tasks, dtype=torch.float64) for part in ("train", "valid")}
         self.weights = torch.zeros(n_tasks, dtype=torch.float64)
         self.n_steps = 0

@@ -11,7 +11,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from mtlsk.estimators.net import MultiTaskNet
-from mtlsk.estimators.validation import check_X
+from mtlsk.estimators.validation import check_features
 
 
 def r2_per_task(y: ArrayLike, prediction: ArrayLike) -> NDArray[np.float64]:
@@ -118,7 +118,7 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskNet):  # type: ignore[misc]
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Return predictions of shape (n, K), or (n,) where y was one-dimensional."""
         check_is_fitted(self)
-        output = self.forward(check_X(self, X, reset=False))
+        output = self.forward(check_features(self, X, reset=False))
         if isinstance(output, tuple):
             output = output[0]
         prediction: NDArray[np.float64] = output.double().numpy()

@@ -11,7 +11,7 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import validate_data
 
 
-def check_X(estimator: Any, X: Any, *, reset: bool) -> NDArray[np.float32]:
+def check_features(estimator: Any, X: Any, *, reset: bool) -> NDArray[np.float32]:
     """Return X (n, d) as float32, feature names and their number checked or, by ``reset``, set.
 
     Raises
@@ -49,7 +49,7 @@ def target_names(y: Any) -> list[str] | None:
     return None
 
 
-def check_y(X: NDArray[Any], y: Any) -> tuple[NDArray[np.float32], bool, list[str]]:
+def check_targets(X: NDArray[Any], y: Any) -> tuple[NDArray[np.float32], bool, list[str]]:
     """Return y (n, K) as float32, whether it was one-dimensional, and the tasks' names.
 
     NaN means that the label is missing.

@@ -92,5 +92,14 @@ class AdamW(VaryingBeta1, torch.optim.AdamW):
     ``betas[0]`` and the same weight decay.
     """
 
-    def __init__(self, params: Any, *args: Any, weight_decay: float = 0.0, **kwargs: Any) -> None:
-        super().__init__(params, *args, weight_decay=weight_decay, **kwargs)
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **kwargs)

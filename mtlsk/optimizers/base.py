@@ -59,7 +59,7 @@ def momentum_of(optimizer: torch.optim.Optimizer) -> Literal["betas", "momentum"
 def set_option(
     optimizer: torch.optim.Optimizer, name: str, value: Any, groups: Iterable[int] | None = None
 ) -> None:
-    """Set an option of the live optimizer in all its groups; ``momentum`` is ``betas[0]`` for Adams.
+    """Set an option of the live optimizer; ``momentum`` is ``betas[0]`` for the Adam family.
 
     Raises
     ------

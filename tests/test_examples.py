@@ -1,0 +1,49 @@
+"""Every example runs, and so does every Python block of the README."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+QUICK = {"conicgrad_toy": ["--steps", "300", "--lr", "0.05"]}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_example_runs(path, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(path), *QUICK.get(path.stem, [])],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_the_four_examples_are_there():
+    names = {p.stem for p in EXAMPLES}
+    assert {"fit_predict", "grid_search_aggregators", "own_aggregator", "conicgrad_toy"} <= names
+
+
+def test_readme_blocks_run_in_order(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    assert len(blocks) >= 3
+    namespace = {"__name__": "readme"}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert "R2" in capsys.readouterr().out
+
+
+def test_readme_opens_with_the_two_commands():
+    shell = re.findall(r"```shell\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    first, second = shell[0].strip().splitlines()
+    assert "pip install" in first
+    assert "study run studies/quickstart.toml" in first
+    assert "pip install" in second
+    assert "'.[test]'" in second
+    assert second.endswith("pytest")

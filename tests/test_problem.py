@@ -1,0 +1,112 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from mtlsk.datasets import split_rows
+from mtlsk.problem import Problem, prepare, resolve_objectives
+from mtlsk.studyfile import StudyError, validate
+
+
+def study(data, objectives=None, **estimator):
+    about = {"name": "s"} | ({} if objectives is None else {"objectives": objectives})
+    return validate({"study": about, "data": data, "estimator": estimator}, "s.toml")
+
+
+@pytest.fixture
+def table(tmp_path):
+    rng = np.random.default_rng(0)
+    n = 200
+    frame = pd.DataFrame({"a": rng.normal(5, 3, n), "b": rng.normal(size=n)})
+    frame["town"] = rng.choice(["x", "y", "z"], n)
+    frame["one"] = frame.a + frame.b + (frame.town == "x")
+    frame["two"] = 100 * frame.b
+    frame.loc[3, "a"] = np.nan
+    frame.loc[7, "town"] = None
+    frame.loc[[11, 12], "two"] = np.nan
+    path = tmp_path / "t.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+def test_text_and_missing_values_are_prepared_on_the_training_part_and_said(table):
+    problem = Problem.load(study({"path": str(table), "targets": 2, "split": "random"}))
+    assert problem.task_names == ["one", "two"]
+    assert problem.name == "t.csv"
+    frame = pd.read_csv(table)
+    train = split_rows(200, "random", random_state=0) == "train"
+    X, y = problem.parts["train"]
+    assert X.shape == (train.sum(), 5)  # a, b, three towns
+    assert np.isfinite(X).all()
+    filled = frame.a.fillna(frame.a[train].median())[train]
+    np.testing.assert_allclose(X[:, 0], (filled - filled.mean()) / filled.std(ddof=0))
+    assert np.isnan(y).sum() == frame.two[train].isna().sum()
+    assert np.nanmean(y, axis=0) == pytest.approx([0, 0], abs=1e-12)
+    text = " ".join(problem.notes)
+    assert "one-hot encoded: town" in text
+    assert "2 missing feature values are imputed" in text
+    assert "2 of 400 labels are missing" in text
+    assert sum(problem.n_rows.values()) == 200
+
+
+def test_evaluate_measures_what_the_net_predicts(table):
+    problem = Problem.load(
+        study({"path": str(table), "targets": 2, "split": "random"}, ["mean", "worst", "worst_r2"])
+    )
+    measured = problem.evaluate({"max_epochs": 2, "random_state": 0})
+    assert problem.maximise == [False, False, True]
+    mean, worst, _ = measured.test
+    assert mean == pytest.approx(np.mean(measured.test_losses))
+    assert worst == max(measured.test_losses)
+    assert problem.evaluate({"max_epochs": 2, "random_state": 0}).test == measured.test
+
+
+def test_objectives_default_to_losses_up_to_three_tasks_and_to_mean_and_worst_beyond():
+    assert resolve_objectives(None, list("abc")) == (["loss a", "loss b", "loss c"], [False] * 3)
+    assert resolve_objectives(None, list("abcd")) == (["mean", "worst"], [False, False])
+    assert len(resolve_objectives("task_losses", list("abcd"))[0]) == 4
+    for wrong in ([], ["mean", "mean"], ["men"]):
+        with pytest.raises(StudyError):
+            resolve_objectives(wrong, list("ab"))
+
+
+def test_numbers_are_left_alone_without_scaling():
+    data = pd.DataFrame({"a": [1.0, 2.0, 3.0]})
+    X, notes = prepare(data, np.array([True, True, False]), scale=False)
+    assert X[:, 0].tolist() == [1, 2, 3]
+    assert notes == []
+
+
+def test_a_function_of_ones_own_as_data(tmp_path, monkeypatch):
+    (tmp_path / "mine_data.py").write_text(
+        "import numpy as np\n"
+        "def make(n=100):\n"
+        "    X = np.random.default_rng(0).normal(size=(n, 3))\n"
+        "    return X, X @ np.ones((3, 2))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    problem = Problem.load(
+        study({"name": "mine_data:make", "options": {"n": 80}, "split": "random"})
+    )
+    assert (problem.n_tasks, sum(problem.n_rows.values())) == (2, 80)
+    one = study({"name": "mine_data:make", "targets": 1, "split": "random"})
+    assert Problem.load(one).n_tasks == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"name": "amr"}, ["'amr'", "did you mean 'arm'"]),
+        ({"name": "arm", "options": {"n_sampls": 3}}, ["options", "n_sampls"]),
+        ({"name": "arm", "targets": 8}, ["targets=8", "only 7"]),
+        ({"name": "arm", "targets": ["torqe1"]}, ["'torqe1'", "did you mean 'torque1'"]),
+        ({"name": "arm", "split": "blokced"}, ["'blokced'"]),
+        ({"name": "no_such_module_x:make"}, ["cannot import", "no_such_module_x"]),
+        ({"path": "no_such.csv", "targets": 1}, ["no_such.csv"]),
+    ],
+)
+def test_data_that_is_not_there_is_one_line(data, words):
+    with pytest.raises((ValueError, OSError)) as caught:
+        Problem.load(study(data))
+    for word in words:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,340 @@
+"""Studies end to end, on worker processes; one small study serves most tests."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+
+from mtlsk import Study, trials
+from mtlsk.cli import main
+from mtlsk.pool import WorkerProcess
+from mtlsk.study import differences
+from mtlsk.studyfile import StudyError
+
+ROOT = Path(__file__).parent.parent
+SMALL = """
+[study]
+name = "small"
+trials = 3
+[data]
+name = "arm"
+options = {{ n_samples = 300, random_state = 0 }}
+split = "random"
+[estimator]
+hidden_layer_sizes = [8]
+max_epochs = {epochs}
+[search]
+aggregator = ["ConicGrad", "MGDA"]
+aggregator__c = {{}}
+controller = ["none", "APT"]
+task_scale = {{ simplex = true }}
+lr = {lr}
+"""
+LR = "{ low = 1e-3, high = 3e-2, log = true }"
+
+
+def write(folder, *, epochs=2, lr=LR, name="small.toml"):
+    path = folder / name
+    path.write_text(SMALL.format(epochs=epochs, lr=lr))
+    return path
+
+
+def mtlsk(*arguments, cwd, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "mtlsk", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder in which the small study ran from the command line."""
+    folder = tmp_path_factory.mktemp("finished")
+    write(folder)
+    done = mtlsk("study", "run", "small.toml", "--workers", 2, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def states(folder):
+    """State names of each trial of search and baseline."""
+    storage = trials.open_storage(f"sqlite:///{folder / 'runs' / 'small' / 'study.db'}")
+    return {
+        which: [t.state.name for t in trials.load_study(storage, name).get_trials(deepcopy=False)]
+        for which, name in trials.study_names("small").items()
+    }
+
+
+def test_a_run_leaves_four_files_and_as_many_trials_as_wanted(finished):
+    folder, done = finished
+    out = folder / "runs" / "small"
+    names = {p.name for p in out.iterdir()}
+    expected = {"trials.csv", "front.csv", "report.md", "pareto.png", "study.db", "study.json"}
+    assert names == expected
+    assert states(folder) == {"search": ["COMPLETE"] * 3, "scalarization": ["COMPLETE"] * 3}
+    table = pd.read_csv(out / "trials.csv")
+    assert table.study.value_counts().to_dict() == {"search": 3, "scalarization": 3}
+    scales = table.query("study == 'search'").filter(like="param: task_scale[")
+    assert scales.sum(axis=1).tolist() == pytest.approx([7] * 3)
+    weights = table.query("study == 'scalarization'").filter(like="__weights[")
+    assert weights.iloc[0].tolist() == pytest.approx([1 / 7] * 7)
+    assert "search: 3 trials complete, 0 failed" in done.stdout
+
+
+def test_outputs_tell_data_and_machine_but_no_path_or_host(finished):
+    folder, _ = finished
+    out = folder / "runs" / "small"
+    study = Study.from_toml(folder / "small.toml", out=out)
+    for name in ("report.md", "trials.csv", "front.csv"):
+        text = (out / name).read_text()
+        assert study.problem.sha256 in text
+        assert "torch" in text
+        assert str(folder) not in text
+        assert os.uname().nodename not in text
+
+
+def test_the_same_command_again_runs_nothing_and_a_larger_total_goes_on(
+    finished, monkeypatch, capsys
+):
+    folder, _ = finished
+    monkeypatch.chdir(folder)
+    assert main(["study", "run", "small.toml", "--workers", "1"]) == 0
+    assert states(folder)["search"] == ["COMPLETE"] * 3
+    more = mtlsk("study", "run", "small.toml", "--trials", 4, "--workers", 2, cwd=folder)
+    assert more.returncode == 0, more.stderr
+    assert states(folder) == {"search": ["COMPLETE"] * 4, "scalarization": ["COMPLETE"] * 4}
+    capsys.readouterr()
+    assert main(["study", "report", "runs/small"]) == 0
+    assert "search: 4 trials complete" in capsys.readouterr().out
+
+
+def test_no_two_trials_of_a_study_are_alike(finished):
+    folder, _ = finished
+    table = pd.read_csv(folder / "runs" / "small" / "trials.csv")
+    assert table["validation: mean"].nunique() == len(table)
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "words"),
+    [
+        (("max_epochs = 2", "max_epochs = 3"), [], ["another study", "estimator.max_epochs"]),
+        (
+            ('name = "small"', 'name = "other"'),
+            ["--out", "runs/small"],
+            ["another study", "'small'"],
+        ),
+        (('"MGDA"', '"MGDAA"'), [], ["new.toml: [search]", "'MGDAA'", "did you mean 'MGDA'"]),
+        (("lr =", "lrr ="), [], ["new.toml: [search]", "'lrr'"]),
+        (("", ""), ["--out", "."], ["holds other files"]),
+        (("", ""), ["--data", "nothing.csv"], ["path needs targets"]),
+        (
+            ('name = "arm"', 'name = "arm"\ntargets = 7'),
+            ["--data", "nothing.csv"],
+            ["no file nothing.csv"],
+        ),
+        (("", ""), ["--device", "cuda:77"], ["cuda:77", "not available"]),
+        (("", ""), ["--trials", "0"], ["--trials 0"]),
+        (("", ""), ["--workers", "0"], ["--workers 0"]),
+        (("", ""), ["--storage", "nonsense", "--out", "fresh"], ["storage cannot be opened"]),
+    ],
+)
+def test_a_study_that_cannot_run_is_one_line_and_writes_nothing(
+    finished, change, arguments, words, monkeypatch, capsys
+):
+    folder, _ = finished
+    monkeypatch.chdir(folder)
+    text = SMALL.format(epochs=2, lr=LR).replace(*change, 1) if change[0] else None
+    (folder / "new.toml").write_text(text or SMALL.format(epochs=2, lr=LR))
+    before = sorted(folder.rglob("*"))
+    assert main(["study", "run", "new.toml", *arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("mtlsk: error: ")
+    for word in words:
+        assert word in lines[0]
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_storage_of_another_version_is_refused(tmp_path):
+    study = Study.from_toml(write(tmp_path), out=tmp_path / "out")
+    _, studies = study.open()
+    about = studies["search"].user_attrs["mtlsk"]
+    studies["search"].set_user_attr("mtlsk", {**about, "schema": 99})
+    with pytest.raises(StudyError, match="another version of mtlsk.*99"):
+        study.open()
+
+
+def test_storage_of_another_optuna_is_refused(tmp_path):
+    import sqlite3
+
+    study = Study.from_toml(write(tmp_path), out=tmp_path / "out")
+    storage, _ = study.open()
+    storage.remove_session()
+    with sqlite3.connect(tmp_path / "out" / "study.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = 'v99.0.0.a'")
+    with pytest.raises(StudyError, match="another version of optuna"):
+        study.open()
+
+
+def test_diverged_trials_are_marked_and_the_study_goes_on(tmp_path):
+    path = write(tmp_path, lr="[1e30]")
+    path.write_text(path.read_text() + 'optimizer = ["SGD"]\n')
+    done = mtlsk("study", "run", path.name, "--trials", 2, "--workers", 2, cwd=tmp_path)
+    assert done.returncode == 1  # none completed
+    assert states(tmp_path) == {"search": ["FAIL"] * 2, "scalarization": ["FAIL"] * 2}
+    table = pd.read_csv(tmp_path / "runs" / "small" / "trials.csv")
+    assert table.reason.str.match(r"diverged: .*task 'torque\d'.*lr=1e\+30").all()
+    assert "diverged" in (tmp_path / "runs" / "small" / "report.md").read_text()
+
+
+def running(folder):
+    database = folder / "runs" / "small" / "study.db"
+    if not database.exists():
+        return []
+    try:
+        storage = trials.open_storage(f"sqlite:///{database}")
+        studies = optuna.get_all_study_names(storage)
+        return [
+            t
+            for name in studies
+            for t in trials.load_study(storage, name).get_trials(deepcopy=False)
+            if t.state is TrialState.RUNNING and "owner" in t.user_attrs
+        ]
+    except (StudyError, KeyError):  # it is just being made
+        return []
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+def start(folder, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "mtlsk", "study", "run", "small.toml", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a process group of its own, as a terminal gives
+    )
+
+
+def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(tmp_path):
+    write(tmp_path, epochs=40)
+    process = start(tmp_path, "--trials", "2", "--workers", "2")
+    wait_for(lambda: len(running(tmp_path)) == 2)
+    owners = [t.user_attrs["owner"]["pid"] for t in running(tmp_path)]
+    assert {os.getpgid(pid) for pid in owners} == {os.getpgid(process.pid)}
+    os.killpg(process.pid, signal.SIGINT)  # what the terminal does: all of the group
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in error
+    assert "Traceback" not in error
+    assert not running(tmp_path)
+    write(tmp_path, epochs=40)
+    again = mtlsk("study", "run", "small.toml", "--trials", 2, "--workers", 2, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    for found in states(tmp_path).values():
+        assert found.count("COMPLETE") == 2
+        assert set(found) <= {"COMPLETE", "FAIL"}
+
+
+def test_a_killed_worker_loses_one_trial_which_is_run_again(tmp_path):
+    write(tmp_path, epochs=40)
+    process = start(tmp_path, "--trials", "2", "--workers", "2")
+    wait_for(lambda: len(running(tmp_path)) == 2)
+    victim = running(tmp_path)[0]
+    os.kill(victim.user_attrs["owner"]["pid"], signal.SIGKILL)
+    output, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    found = states(tmp_path)
+    assert {which: s.count("COMPLETE") for which, s in found.items()} == {
+        "search": 2,
+        "scalarization": 2,
+    }
+    assert sum(s.count("FAIL") for s in found.values()) == 1
+    assert "2 trials complete, 0 failed" in output
+
+
+def ask(study):
+    """A trial that is RUNNING with no optimize() behind it, which Optuna warns of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return study.ask()
+
+
+def test_trials_of_a_process_that_is_gone_are_failed_at_once_and_queued_again(tmp_path):
+    study = Study.from_toml(write(tmp_path), out=tmp_path / "out")
+    _, studies = study.open()
+    search = studies["search"]
+    gone, alive = ask(search), ask(search)
+    gone.suggest_float("x", 0, 1)
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    gone.set_user_attr("owner", {"host": trials.host_digest(), "pid": child.pid, "started": 0.0})
+    alive.set_user_attr("owner", trials.owner())
+    assert trials.fail_abandoned(search) == 1
+    found = search.get_trials()
+    assert [t.state.name for t in found] == ["FAIL", "RUNNING", "WAITING"]
+    assert ask(search).suggest_float("x", 0, 1) == found[0].params["x"]
+    assert trials.count(search).done == 0  # a lost trial does not count
+
+
+def test_a_process_id_given_to_another_process_is_not_the_owner(tmp_path):
+    study = Study.from_toml(write(tmp_path), out=tmp_path / "out")
+    search = study.open()[1]["search"]
+    who = trials.owner()
+    ask(search).set_user_attr("owner", {**who, "started": who["started"] - 1000})
+    ask(search).set_user_attr("owner", {**who, "host": "another machine", "pid": 1})
+    trials.fail_abandoned(search)
+    assert [t.state.name for t in search.get_trials()][:2] == ["FAIL", "RUNNING"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_worker_has_the_torch_threads_it_is_given(tmp_path, threads):
+    study = Study.from_toml(write(tmp_path), out=tmp_path / "out")
+    study.open()
+    worker = WorkerProcess(
+        {
+            "study": study.file.model_dump(),
+            "estimator": {},
+            "storage": study.storage_url,
+            "threads": threads,
+            "sys_path": sys.path,
+        }
+    )
+    try:
+        worker.start()
+        assert worker.threads == threads
+    finally:
+        worker.stop()
+
+
+def test_python_interface_and_storage_elsewhere(tmp_path):
+    url = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    study = Study.from_toml(write(tmp_path), trials=1, out=tmp_path / "out", storage=url)
+    seen = []
+    study.run(workers=1, progress=lambda counts, wanted: seen.append((counts, wanted)))
+    assert [c.done for c in seen[-1][0].values()] == [1, 1]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["study.json"]
+    assert json.loads((tmp_path / "out" / "study.json").read_text())["name"] == "small"
+
+
+def test_differences_are_named_by_dotted_keys():
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == ["a.c", "d"]
