@@ -9,9 +9,11 @@ One rule everywhere (constructor, GridSearchCV, TOML, command line)::
 
 from __future__ import annotations
 
+import copy
 import difflib
 import importlib
 import inspect
+import operator
 from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -26,8 +28,14 @@ T = TypeVar("T")
 def closest(word: str, words: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the nearest of ``words``, or an empty string."""
     by_lower = {w.lower(): w for w in words}
-    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
     return f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
+
+
+def shown(value: object, width: int = 120) -> str:
+    """Return ``repr(value)`` on one line, cut where it is long: arrays and modules break lines."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 class Component(BaseEstimator):  # type: ignore[misc]
@@ -48,7 +56,7 @@ class Component(BaseEstimator):  # type: ignore[misc]
             allowed = domain.resolve(params)
             if params[name] not in allowed:
                 raise ValueError(
-                    f"{type(self).__name__}: {name}={params[name]!r} is not allowed; "
+                    f"{type(self).__name__}: {name}={shown(params[name])} is not allowed; "
                     f"{name} must be {allowed}"
                 )
         return self
@@ -60,14 +68,14 @@ class Component(BaseEstimator):  # type: ignore[misc]
         return self
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the memory as a dict of tensors, numbers and lists."""
-        return {name: getattr(self, name) for name in self._memory()}
+        """Return a copy of the memory as a dict of tensors, numbers and lists."""
+        return {name: copy.deepcopy(getattr(self, name)) for name in self._memory()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
         """Replace the memory by one that :meth:`state_dict` returned."""
         self.reset()
         for name, value in state.items():
-            setattr(self, name, value)
+            setattr(self, name, copy.deepcopy(value))
         return self
 
     def _memory(self) -> list[str]:
@@ -86,6 +94,8 @@ def parameter_names(cls: type) -> list[str]:
 def import_object(path: str) -> Any:
     """Import ``"module:Name"``; ValueError in one line when there is no such thing."""
     module_name, _, name = path.partition(":")
+    if not module_name or module_name.startswith(".") or not name:
+        raise ValueError(f"{path!r} names no object; write 'module:Name' with a full module name")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -93,7 +103,7 @@ def import_object(path: str) -> Any:
             f"cannot import {module_name!r} of {path!r}: {error}; is its folder on PYTHONPATH?"
         ) from error
     try:
-        return getattr(module, name)
+        return operator.attrgetter(name)(module)
     except AttributeError:
         public = [n for n in vars(module) if not n.startswith("_")]
         raise ValueError(f"module {module_name!r} has no {name!r}{closest(name, public)}") from None
@@ -164,15 +174,17 @@ class Registry(Generic[T]):
             params = dict(spec)
             name = params.pop("name", None)
             if name is None:
-                raise ValueError(f"{self.kind}={spec!r} has no 'name'; write e.g. name = \"...\"")
-            cls, _ = self.resolve(name)
-            return cls, params
+                raise ValueError(
+                    f"{self.kind}={shown(spec)} has no 'name'; write e.g. name = \"...\""
+                )
+            cls, own = self.resolve(name)
+            return cls, {**own, **params}
         if self._is_member(spec):
             return spec, {}
         if isinstance(spec, self.base) and isinstance(spec, Component):
             return type(spec), spec.get_params(deep=False)
         raise ValueError(
-            f"{self.kind}={spec!r} is not understood; write a name, 'module:Class', a dict with a "
+            f"{self.kind}={shown(spec)} is not understood; write a name, 'module:Class', a dict with a "
             f"'name', a class or an instance of {self.base.__name__}"
         )
 
@@ -211,10 +223,10 @@ class Registry(Generic[T]):
 def describe(component: Component) -> dict[str, Any]:
     """Return the plain dict that builds an equal component: its name and what is not default."""
     cls = type(component)
-    package = importlib.import_module(cls.__module__.rpartition(".")[0] or cls.__module__)
-    bare = getattr(package, cls.__name__, None) is cls and cls.__name__ in getattr(
-        package, "__all__", ()
-    )
+    package_name = cls.__module__.rpartition(".")[0]
+    # a bare name means a member of one of our own packages
+    ours = importlib.import_module(package_name) if package_name.startswith("mtlsk.") else None
+    bare = cls.__name__ in getattr(ours, "__all__", ())
     name = cls.__name__ if bare else f"{cls.__module__}:{cls.__qualname__}"
     defaults = inspect.signature(cls).parameters
     params = component.get_params(deep=False)

@@ -61,7 +61,9 @@ class Descent:
     Raises
     ------
     DivergenceError
-        From :meth:`backward`, when a loss or a gradient is not finite; no ``.grad`` is written.
+        From :meth:`backward`, when a loss is not finite or, where there is a Gramian, a task's
+        gradient over the shared parameters; no ``.grad`` is written. Other gradients are not
+        looked at (it would cost a transfer): they show in the next step's losses.
     """
 
     def __init__(

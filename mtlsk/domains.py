@@ -82,7 +82,12 @@ class Interval:
             return False
         if self.integer and not isinstance(value, numbers.Integral):
             return False
-        number = float(value)  # type: ignore[arg-type]
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except OverflowError:  # an integer beyond every float
+            return False
+        if math.isinf(number):
+            return False
         low, high = self._ends()
         above = number > low if self.open_low else number >= low
         below = number < high if self.open_high else number <= high
@@ -103,7 +108,7 @@ class Interval:
 
     def suggest(self, trial: Trial, name: str, n_tasks: int) -> float | int:
         """Ask for a number in ``search`` (or in the whole interval), open ends kept out."""
-        low, high = self._ends()
+        whole_low, whole_high = low, high = self._ends()
         if self.search is not None:
             # a resolved sibling bound may lie inside the searched part
             low, high = max(low, self.search[0]), min(high, self.search[1])
@@ -116,9 +121,9 @@ class Interval:
             first += int(self.open_low and first == low)
             last -= int(self.open_high and last == high)
             return trial.suggest_int(name, first, last, log=self.log)
-        width = high - low
-        low += 1e-3 * width if self.open_low and self.search is None else 0.0
-        high -= 1e-3 * width if self.open_high and self.search is None else 0.0
+        width = high - low  # an open end is kept out by a thousandth
+        low += 1e-3 * width if self.open_low and low == whole_low else 0.0
+        high -= 1e-3 * width if self.open_high and high == whole_high else 0.0
         return trial.suggest_float(name, low, high, log=self.log)
 
     def __str__(self) -> str:

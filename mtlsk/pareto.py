@@ -174,16 +174,17 @@ class Comparison:
 
         A tie is a hypervolume that differs by at most 1 %, or two fronts of which every point lies
         within 1 % of every other in each objective: the normalisation stretches any difference
-        over the unit box, and there it would look large. With one objective the best values are
-        compared, since a normalised hypervolume of two single values is 1.1 against 0.1 whatever
-        they are. Nothing is said about spread: one front each knows none.
+        over the unit box, and there it would look large. For the same reason two fronts of one
+        point each (always so with one objective) are compared by their values: the normalised
+        hypervolume of the better is then 1.1^m against 0.1^m however little they differ. Nothing
+        is said about spread: one front each knows none.
         """
         n, k = len(self.search.points), len(self.scalarization.points)
         if not n or not k:
             empty = [name for name, size in (("the search", n), ("scalarization", k)) if not size]
             return f"Nothing can be compared: {' and '.join(empty)} gave no point."
-        if self.search.points.shape[1] == 1:
-            return self._one_objective()
+        if self.search.points.shape[1] == 1 or n == k == 1:
+            return self._single_points()
         a, b = int(self.search.undominated.sum()), int(self.scalarization.undominated.sum())
         return (
             f"{self._hypervolume_sentence()} No scalarization point dominates {_of(a, n)} of the "
@@ -202,7 +203,10 @@ class Comparison:
                 f"A tie: the hypervolumes differ by {100 * excess:.2g} %, at most 1 % "
                 f"(search {a:.4g}, scalarization {b:.4g})."
             )
-        by = f"{100 * excess:.3g} % larger" if excess < 1 else f"{larger / smaller:.3g} times"
+        by = f"{100 * excess:.3g} % larger"
+        if excess >= 1:
+            gap = 100 * np.abs(self._gains()).max()
+            by = f"{larger / smaller:.3g} times; best values differ by at most {gap:.3g} %"
         winner = "The search wins: the searched" if a > b else "Scalarization wins: its"
         loser = "scalarization's" if a > b else "the searched front's"
         return (
@@ -210,15 +214,33 @@ class Comparison:
             f"{smaller:.4g} ({by})."
         )
 
-    def _one_objective(self) -> str:
-        a, b = float(self.search.points.min()), float(self.scalarization.points.min())
-        gap = abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0
-        if gap <= TIE:
-            return f"A tie: the best values of the one objective differ by {100 * gap:.2g} %."
-        winner = "The search" if a < b else "Scalarization"
+    def _gains(self) -> Values:
+        """How much better the best searched value is in each objective, as a share of the larger.
+
+        (m,), negative where scalarization's best is better.
+        """
+        a, b = self.search.points.min(axis=0), self.scalarization.points.min(axis=0)
+        larger = np.maximum(np.abs(a), np.abs(b))
+        gains: Values = (b - a) / np.where(larger > 0, larger, 1.0)
+        return gains
+
+    def _single_points(self) -> str:
+        gains = self._gains()
+        if (np.abs(gains) <= TIE).all():
+            winner = "A tie"
+        elif (gains >= 0).all():
+            winner = "The search wins"
+        elif (gains <= 0).all():
+            winner = "Scalarization wins"
+        else:
+            winner = "Neither wins"
+        said = (
+            f"{100 * abs(g):.3g} % {'worse' if g < 0 else 'better'}" if g else "equal"
+            for g in gains
+        )
         return (
-            f"{winner} wins: on the one objective its best value is better by {100 * gap:.3g} % "
-            "of the larger of the two."
+            f"{winner}: each front comes down to one point, and by objective the searched one is "
+            f"{', '.join(said)}."
         )
 
 

@@ -110,7 +110,8 @@ class Results:
         """Complete trials of one study whose objectives are all finite."""
         rows = self.of(study, "COMPLETE")
         both = [self.values(rows, part) for part in ("validation", "test")]
-        return rows.loc[np.isfinite(np.hstack(both)).all(axis=1)]
+        finite: Mask = np.all(np.isfinite(np.hstack(both)), axis=1)
+        return rows.loc[finite]
 
     def directions(self) -> str:
         """Every objective with its direction, in words."""
@@ -147,7 +148,7 @@ def write_report(results: Results, out: Path) -> Comparison | None:
             "trials.csv": _csv(results, results.trials),
             "front.csv": _csv(results, front),
             "pareto.png": _picture(results, front),
-            "report.md": _page(results, front, comparison, compared).encode(),
+            "report.md": _page(results, front, compared).encode(),
         },
     )
     return compared
@@ -167,7 +168,7 @@ def _cleaned(results: Results) -> Results:
     for name in ["study", "state", "reason", *numbers]:
         if name not in trials:
             trials[name] = np.nan if name in numbers else ""
-    for name in trials.columns:
+    for name in trials.columns.drop(["study", "state"]):
         if not pd.api.types.is_numeric_dtype(trials[name]):
             values = [_clean(v) if isinstance(v, str) else v for v in trials[name]]
             trials[name] = pd.Series(values, index=trials.index, dtype=object)
@@ -266,12 +267,12 @@ def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
 
 
-def _page(
-    results: Results, front: pd.DataFrame, measured: Comparison, compared: Comparison | None
-) -> str:
+def _page(results: Results, front: pd.DataFrame, compared: Comparison | None) -> str:
     if compared is None:
         empty = [s for s in STUDIES if not (front["study"] == s).any()]
-        verdict = f"No comparison: no trial of {' or of '.join(empty)} was completed."
+        verdict = (
+            f"No comparison: {' and '.join(empty)} gave no complete trial with finite objectives."
+        )
     else:
         verdict = (
             f"{compared.verdict()} All of this is on the test part, with one seed "
@@ -283,8 +284,8 @@ def _page(
             "",
             verdict,
             "",
-            *_indicators(results, measured),
-            *_front_tables(results, front),
+            *_indicators(results, compared),
+            *_front_tables(results, front, compared is not None),
             "![The Pareto fronts on the test objectives](pareto.png)",
             "",
             *_task_losses(results, front),
@@ -294,15 +295,19 @@ def _page(
     )
 
 
-def _indicators(results: Results, measured: Comparison) -> list[str]:
-    sides = (measured.search, measured.scalarization)
+def _indicators(results: Results, compared: Comparison | None) -> list[str]:
+    rows = []
+    if compared is not None:
+        sides = (compared.search, compared.scalarization)
+        rows = [
+            ["hypervolume (higher is better)", *(f"{side.hypervolume:.4g}" for side in sides)],
+            ["IGD+ (lower is better)", *(f"{side.igd_plus:.4g}" for side in sides)],
+            ["points in the front", *(str(len(side.points)) for side in sides)],
+            ["of them undominated by the other", *(str(side.undominated.sum()) for side in sides)],
+        ]
     done = [results.of(s, "COMPLETE") for s in STUDIES]
     time = [results.trials.loc[results.trials["study"] == s, "seconds"].sum() for s in STUDIES]
-    rows = [
-        ["hypervolume (higher is better)", *(f"{side.hypervolume:.4g}" for side in sides)],
-        ["IGD+ (lower is better)", *(f"{side.igd_plus:.4g}" for side in sides)],
-        ["points in the front", *(str(len(side.points)) for side in sides)],
-        ["of them undominated by the other", *(str(side.undominated.sum()) for side in sides)],
+    rows += [
         ["trials complete", *(str(len(trials)) for trials in done)],
         ["trials failed", *(str(len(results.of(s, "FAIL"))) for s in STUDIES)],
         ["trials wanted", *(str(results.wanted.get(s, "unknown")) for s in STUDIES)],
@@ -321,7 +326,7 @@ def _indicators(results: Results, measured: Comparison) -> list[str]:
     ]
 
 
-def _front_tables(results: Results, front: pd.DataFrame) -> list[str]:
+def _front_tables(results: Results, front: pd.DataFrame, compared: bool) -> list[str]:
     columns = [*results.columns("validation"), *results.columns("test")]
     lines = ["## The fronts", "", f"Objectives: {results.directions()}.", ""]
     rows, more = [], []
@@ -330,11 +335,12 @@ def _front_tables(results: Results, front: pd.DataFrame) -> list[str]:
         for row in _records(points.head(SHOWN)):
             label = [study, _number(row["number"]), _parameters(row)]
             values = [f"{row[column]:.4g}" for column in columns]
-            rows.append([*label, *values, "yes" if row["undominated"] else "no"])
+            undominated = "yes" if row["undominated"] else "no"
+            rows.append([*label, *values, undominated if compared else "-"])
         if len(points) > SHOWN:
             more.append(f"{len(points) - SHOWN} more of {study}")
     if not rows:
-        return [*lines, "No trial was completed: both fronts are empty.", ""]
+        return [*lines, "Both fronts are empty.", ""]
     lines += _table(["study", "trial", "parameters", *columns, "undominated"], rows)
     return [*lines, f"In `front.csv`: {' and '.join(more)}.", ""] if more else lines
 
@@ -456,7 +462,7 @@ def _beyond(values: Values, limits: tuple[float, float]) -> Mask:
 
 
 def _dots(panel: Axes, study: str, x: Any, y: Any, strong: bool) -> None:
-    look: dict[str, Any] = {"markersize": 5, "markeredgewidth": 0, "alpha": 0.25}
+    look: dict[str, Any] = {"markersize": 6, "markeredgewidth": 0, "alpha": 0.3}
     if strong:
         look = {"markersize": 9, "markeredgecolor": "black", "markeredgewidth": 0.8, "zorder": 3}
         look["label"] = f"{study}, front"
@@ -483,7 +489,8 @@ def _scatter(
         points = points[np.argsort(points[:, 0])]
         edge = (sign[:, None] * np.array(limits)).max(axis=1)
         path = sign * np.vstack([[points[0, 0], edge[1]], points, [edge[0], points[-1, 1]]])
-        panel.plot(*path.T, drawstyle="steps-post", color=COLOUR["scalarization"], linewidth=1.2)
+        look: dict[str, Any] = {"color": COLOUR["scalarization"], "linewidth": 1.2}
+        panel.plot(*path.T, drawstyle="steps-post", label="attained by scalarization", **look)
     panel.set(xlim=limits[0], ylim=limits[1], xlabel=_label(results, i), ylabel=_label(results, j))
     panel.grid(alpha=0.25)
     return _beyond(every[:, i], limits[0]) | _beyond(every[:, j], limits[1])
@@ -512,7 +519,7 @@ def _parallel(panel: Axes, results: Results, trials: Trials, fronts: Trials) -> 
     every, chosen = (results.minimised(pd.concat(f.values()), "test") for f in (trials, fronts))
     ideal = chosen.min(axis=0)
     span = np.where(np.ptp(chosen, axis=0) > 0, np.ptp(chosen, axis=0), 1.0)
-    limits = (-0.3, 1.5)
+    limits = (-0.15, 1.5)
     for study in STUDIES:
         for rows, strong in ((trials[study], False), (fronts[study], True)):
             look: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.15}
@@ -530,4 +537,5 @@ def _parallel(panel: Axes, results: Results, trials: Trials, fronts: Trials) -> 
     panel.set_xticks(range(len(ticks)), ticks, fontsize=9)
     panel.set(ylim=limits, ylabel="test objectives, scaled by the fronts\n(lower is better)")
     panel.grid(alpha=0.25)
-    return np.any(_beyond((every - ideal) / span, limits), axis=1)
+    beyond: Mask = np.any(_beyond((every - ideal) / span, limits), axis=1)
+    return beyond

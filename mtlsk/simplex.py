@@ -118,8 +118,10 @@ def linear_plus_norm(
             dw, dz = _newton(inverse, gradient, w, z, centring * mu)
         except np.linalg.LinAlgError:
             break
-        w = np.maximum(w + _step(w, dw) * dw, 1e-300)
-        w = w / w.sum()
+        w_next = _descend(linear, gramian, radius, w, dw, centring * mu)
+        if w_next is None:
+            break
+        w = w_next
         z = z + _step(z, dz) * dz
     return best
 
@@ -130,6 +132,33 @@ def _newton(inverse: Array, gradient: Array, w: Array, z: Array, mu: float) -> t
     right = np.append(z - gradient + slack / w, 0.0)
     dw = (inverse @ right)[: len(w)]
     return dw, (slack - z * dw) / w
+
+
+def _descend(
+    linear: Array, gramian: Array, radius: float, w: Array, dw: Array, mu: float
+) -> Array | None:
+    """Return the point along ``dw`` where f(w) - mu sum ln w falls enough (Armijo), or None.
+
+    Near the kink of f full Newton steps overshoot.
+    """
+
+    def barrier(x: Array) -> float:
+        norm = float(np.sqrt(max(float(x @ gramian @ x), 0.0)))
+        return float(linear @ x) + radius * norm - mu * float(np.log(x).sum())
+
+    gw = gramian @ w
+    norm = float(np.sqrt(float(w @ gw)))
+    slope = float((linear + radius * gw / norm - mu / w) @ dw)
+    here, step = barrier(w), _step(w, dw)
+    # what rounding hides: the terms of f may cancel
+    slack = 1e-13 * (float(np.abs(linear) @ w) + radius * norm + abs(here))
+    for _ in range(40):
+        x = np.maximum(w + step * dw, 1e-300)
+        x = x / float(x.sum())
+        if barrier(x) <= here + 1e-4 * step * min(slope, 0.0) + slack:
+            return x
+        step /= 2
+    return None
 
 
 def _step(x: Array, dx: Array) -> float:

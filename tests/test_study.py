@@ -173,7 +173,7 @@ def test_storage_of_another_version_is_refused(tmp_path):
     _, studies = study.open()
     about = studies["search"].user_attrs["mtlsk"]
     studies["search"].set_user_attr("mtlsk", {**about, "schema": 99})
-    with pytest.raises(StudyError, match="another version of mtlsk.*99"):
+    with pytest.raises(StudyError, match=r"another version of mtlsk.*99"):
         study.open()
 
 

@@ -127,11 +127,15 @@ class ConicGrad(OnlineDual, Aggregator):
         """Return the weights of the closed form at the current dual weights, then move these."""
         n_all = len(gramian) if self.active_ is None else max(len(gramian), max(self.active_) + 1)
         active = list(range(len(gramian)) if self.active_ is None else self.active_)
-        if getattr(self, "logits_", None) is None or len(self.logits_) < n_all:
-            self.logits_ = torch.zeros(n_all, dtype=torch.float64)
-            self.first_moment_ = torch.zeros(n_all, dtype=torch.float64)
-            self.second_moment_ = torch.zeros(n_all, dtype=torch.float64)
+        if getattr(self, "logits_", None) is None:
             self.n_dual_steps_ = 0
+            self.logits_ = torch.zeros(0, dtype=torch.float64)
+            self.first_moment_ = self.second_moment_ = self.logits_
+        if len(self.logits_) < n_all:  # a task of a higher index appears for the first time
+            more = torch.zeros(n_all - len(self.logits_), dtype=torch.float64)
+            self.logits_ = torch.cat([self.logits_, more])
+            self.first_moment_ = torch.cat([self.first_moment_, more])
+            self.second_moment_ = torch.cat([self.second_moment_, more])
         w = torch.softmax(self.logits_[active], 0)
         w0 = mean_weights(gramian)
         s0 = float(w0 @ gramian @ w0)

@@ -88,7 +88,7 @@ class APT(Controller):
     def adjust(self, record: StepRecord, gradients: TaskGradients) -> Mapping[str, Any]:
         """Return the momentum of this step."""
         s = -1.0  # the first step takes beta_min
-        direction = torch.cat([d.reshape(-1) for d in record.direction])
+        direction = torch.cat([d.reshape(-1) for d in (torch.zeros(0), *record.direction)])
         if getattr(self, "previous_", None) is not None:
             s = cosine(direction, self.previous_)
         self.previous_ = direction

@@ -31,11 +31,11 @@ def optimizer_arguments(
         )
     cls, own = OPTIMIZERS.resolve(spec)
     merged = {**own, **params}
-    valid = set(parameter_names(cls)) - {"params"}
-    for base in cls.__mro__[1:]:  # ours hand *args, **kwargs on to torch's
+    valid: set[str] = set()
+    for base in cls.__mro__:  # ours hand *args, **kwargs on to torch's
         if base is torch.optim.Optimizer:
             break
-        if issubclass(base, torch.optim.Optimizer):
+        if issubclass(base, torch.optim.Optimizer) and "__init__" in vars(base):
             valid |= set(parameter_names(base)) - {"params"}
     if "momentum" in merged and "momentum" not in valid and "betas" in valid:
         beta1, default = merged.pop("momentum"), merged.get("betas", (0.9, 0.999))
