@@ -184,8 +184,8 @@ class Registry(Generic[T]):
         if isinstance(spec, self.base) and isinstance(spec, Component):
             return type(spec), spec.get_params(deep=False)
         raise ValueError(
-            f"{self.kind}={shown(spec)} is not understood; write a name, 'module:Class', a dict with a "
-            f"'name', a class or an instance of {self.base.__name__}"
+            f"{self.kind}={shown(spec)} is not understood; write a name, 'module:Class', a dict "
+            f"with a 'name', a class or an instance of {self.base.__name__}"
         )
 
     def configure(

@@ -142,7 +142,7 @@ def convolutions(
     n_features: int, input_shape: Sequence[int] | None, act: type[nn.Module]
 ) -> tuple[list[nn.Module], int]:
     """Return the convolutional layers of a trunk and the width of their flattened output."""
-    shape = tuple(input_shape or ())
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else ()
     if len(shape) != 3 or torch.Size(shape).numel() != n_features:
         raise ValueError(
             f"input_shape={input_shape!r} does not fit rows of {n_features} features; "

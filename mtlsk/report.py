@@ -123,7 +123,8 @@ def write_report(results: Results, out: Path) -> Comparison | None:
     """Write `trials.csv`, `front.csv`, `report.md` and `pareto.png` into the folder `out`.
 
     Everything is made before anything is written, and each file replaces its predecessor in one
-    step. Absolute paths and the name of this host are taken out of all free text.
+    step. Absolute paths and the name of this host are taken out of all free text. Where one front
+    is empty, every point of the other is `undominated` in front.csv.
 
     Returns
     -------

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from mtlsk import certificates, gramian
@@ -33,6 +34,8 @@ def unwrap(estimator: Any, X: Any, y: Any) -> tuple[MultiTaskNet, Any, Any]:
     TypeError
         If there is no mtlsk net inside.
     """
+    if isinstance(estimator, MultiTaskNet | TransformedTargetRegressor):
+        check_is_fitted(estimator)
     if isinstance(estimator, MultiTaskNet):
         return estimator, X, y
     if isinstance(estimator, Pipeline):

@@ -355,6 +355,12 @@ def test_a_loaded_memory_is_not_shared():
     assert torch.equal(second.logits_, kept)
 
 
+def test_describe_compares_types_too():
+    path = f"{Counter.__module__}:Counter"
+    assert describe(Counter(step=1)) == {"name": path}
+    assert type(describe(Counter(step=1.0))["step"]) is float  # equal to the default, but no int
+
+
 def test_check_domains_looks_at_the_present_value_and_returns_self():
     counter = Counter(step=1)
     assert counter.check_domains() is counter

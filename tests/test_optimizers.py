@@ -69,11 +69,12 @@ class Reference:
 @pytest.mark.parametrize(("ours", "host"), PAIRS)
 @pytest.mark.parametrize("decay", [0.0, 0.01])
 @pytest.mark.parametrize("options", [{}, {"amsgrad": True}, {"foreach": True}, {"fused": True}])
-def test_at_a_constant_momentum_it_is_torchs_bit_for_bit(ours, host, decay, options):
-    mine, theirs = parameters(), parameters()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_at_a_constant_momentum_it_is_torchs_bit_for_bit(ours, host, decay, options, dtype):
+    mine, theirs = parameters(dtype), parameters(dtype)
     a = ours(mine, lr=0.01, betas=(0.7, 0.99), weight_decay=decay, **options)
     b = host(theirs, lr=0.01, betas=(0.7, 0.99), weight_decay=decay, **options)
-    for grads in gradients(20):
+    for grads in gradients(20, dtype=dtype):
         take(a, mine, grads)
         take(b, theirs, grads)
         assert all(torch.equal(p, q) for p, q in zip(mine, theirs, strict=True))

@@ -212,6 +212,8 @@ def test_a_study_without_a_complete_trial_leaves_nothing_to_compare(tmp_path, m,
         ["0", "30"] if empty == "search" else ["30", "0"]
     )
     assert set(pd.read_csv(tmp_path / "front.csv")["study"]) == {other}
+    shown = cells(page.split("## The fronts")[1].split("##")[0], other)
+    assert {row[-1] for row in shown} == {"-"}  # undominated by nothing is no merit
     assert is_complete_png(tmp_path / "pareto.png")
 
 
@@ -284,6 +286,7 @@ def test_task_losses_are_those_of_the_points_best_on_validation(tmp_path):
     for i, study in enumerate(("search", "scalarization"), start=1):
         rows = results.trials[results.trials["study"] == study]
         best = rows.loc[(rows["validation: loss 0"] + rows["validation: loss 1"]).idxmin()]
+        assert best.name != rows["validation: loss 0"].idxmin()  # the mean must be what decides
         assert head[i] == f"{study}, trial {best['number']}"
         assert shown[i] == f"{best['test loss: task 1']:.4g}"
     assert "best mean of the validation objectives" in table

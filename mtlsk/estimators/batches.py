@@ -53,10 +53,13 @@ def batches(dataset: Any, batch_size: int, **options: Any) -> SlicedBatches | Da
 
     ``options`` are those of ``DataLoader``; any beyond shuffle and drop_last takes the DataLoader.
     """
-    arrays = type(dataset) is Dataset and all(
-        isinstance(a, (np.ndarray, Tensor)) for a in (dataset.X, dataset.y)
+    arrays = (
+        type(dataset) is Dataset
+        and isinstance(dataset.X, np.ndarray | Tensor)
+        and isinstance(dataset.y, np.ndarray | Tensor | None)
     )
     if arrays and set(options) <= {"shuffle", "drop_last"}:
-        X, y = (torch.as_tensor(a) for a in (dataset.X, dataset.y))
+        X = torch.as_tensor(dataset.X)
+        y = torch.zeros(len(X)) if dataset.y is None else torch.as_tensor(dataset.y)
         return SlicedBatches(X, y, batch_size, **options)
     return DataLoader(dataset, batch_size=batch_size, **options)

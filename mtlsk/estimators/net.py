@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 from skorch.callbacks import EpochTimer, PassthroughScoring
 from skorch.dataset import Dataset, unpack_data
@@ -21,19 +24,29 @@ from skorch.utils import to_tensor
 from torch import Tensor
 
 from mtlsk.aggregators import AGGREGATORS
-from mtlsk.component import closest
+from mtlsk.component import closest, shown
 from mtlsk.controllers import CONTROLLERS
 from mtlsk.descent import UPDATE_NORMS, Descent, DivergenceError, split_parameters
+from mtlsk.domains import Interval
 from mtlsk.engines import build_engine
 from mtlsk.engines.exact import ExactGradients, gramian_of
 from mtlsk.estimators.batches import SlicedBatches, batches
 from mtlsk.estimators.printlog import EpochMeter, TaskPrintLog
 from mtlsk.estimators.validation import check_features, check_targets
-from mtlsk.modules import CRITERIA, HardSharing, Task
+from mtlsk.modules import ACTIVATIONS, CRITERIA, HardSharing, Task
 from mtlsk.optimizers import optimizer_arguments, set_option
 from mtlsk.taskmap import TaskMap
 
 COMPONENTS = {"aggregator": AGGREGATORS, "controller": CONTROLLERS}
+
+
+def is_whole(value: Any, least: int) -> bool:
+    """Say whether a value is an integer (booleans are not) from ``least`` on."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
+
+
+class StopTraining(Exception):  # noqa: N818 (a signal, not an error)
+    """A callback ends the training."""
 
 
 class MultiTaskNet(NeuralNet):  # type: ignore[misc]
@@ -73,7 +86,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     ) -> None:
         for name in kwargs:
             if "__" not in name and name not in ("history", "initialized_", "virtual_params_"):
-                valid = sorted(set(inspect.signature(type(self).__init__).parameters) - {"self"})
+                own = set(inspect.signature(type(self).__init__).parameters)
+                valid = sorted(own - {"self", "kwargs"})
                 raise TypeError(
                     f"{type(self).__name__} has no parameter {name!r}{closest(name, valid)}; "
                     f"valid parameters: {', '.join(valid)}"
@@ -129,23 +143,44 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             When a loss or gradient is not finite.
         """
         fresh = not (self.warm_start and self.initialized_)
-        features, targets = self._check(X, y, reset=fresh)
-        if fresh:
-            self.initialize()
+        with self._all_or_nothing():
+            features, targets = self._check(X, y, reset=fresh)
+            if fresh:
+                self.initialize()
         return self._train(features, targets, self.max_epochs, **fit_params)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, **fit_params: Any) -> Self:
         """Train for one pass over the data, going on from what was learned before."""
-        features, targets = self._check(X, y, reset=not self.initialized_)
-        if not self.initialized_:
-            self.initialize()
+        with self._all_or_nothing():
+            features, targets = self._check(X, y, reset=not self.initialized_)
+            if not self.initialized_:
+                self.initialize()
         return self._train(features, targets, 1, **fit_params)
 
     def initialize_for(self, X: Any, y: Any) -> Self:
         """Build module, optimizer and components for the shapes of X and y without training."""
-        self._check(X, y, reset=True)
-        self.initialize()
+        with self._all_or_nothing():
+            self._check(X, y, reset=True)
+            self.initialize()
         return self
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Leave the net as it was if what is done inside raises."""
+        before = dict(vars(self))
+        groups = (
+            [dict(group) for group in self.optimizer_.param_groups] if self.initialized_ else []
+        )
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            if self.initialized_:  # its options are set in place
+                for group, old in zip(self.optimizer_.param_groups, groups, strict=True):
+                    group.clear()
+                    group.update(old)
+            raise
 
     def initialize(self) -> Self:
         """Build all live objects afresh; the shapes must be known."""
@@ -156,6 +191,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             )
         self._check_parameters()
         self.initialized_ = False  # or skorch announces each part as re-initialized
+        self.history_ = None  # or skorch clears the one that a failed fit must leave
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         for owner, registry in COMPONENTS.items():
             spec, params = getattr(self, owner), self.get_params_for(owner)
@@ -164,6 +200,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         self.n_steps_ = 0
         with self._seeded(self.seed_):
             super().initialize()
+        if self.controller_ is not None:
+            self.controller_.bind(self.optimizer_)
         return self
 
     @staticmethod
@@ -185,12 +223,38 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             )
         for name, least in (("max_epochs", 0), ("batch_size", 1)):
             value = getattr(self, name)
-            whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-            if not whole or (value < least and not (name == "batch_size" and value == -1)):
+            if not is_whole(value, least) and not (name == "batch_size" and value == -1):
                 raise ValueError(f"{name}={value!r} is not allowed; use an integer >= {least}")
+        if self.lr not in Interval(0.0, math.inf):
+            raise ValueError(f"lr={self.lr!r} is not allowed; the learning rate is a number >= 0")
+        sizes = self.hidden_layer_sizes
+        if isinstance(sizes, str) or not isinstance(sizes, Sequence | np.ndarray):
+            raise ValueError(
+                f"hidden_layer_sizes={shown(sizes)} is not allowed; use a sequence, e.g. "
+                f"({sizes if is_whole(sizes, 1) else 64},)"
+            )
+        if not all(is_whole(size, 1) for size in sizes):
+            raise ValueError(
+                f"hidden_layer_sizes={shown(sizes)} is not allowed; use integers >= 1, or ()"
+            )
+        if not (isinstance(self.activation, str) and self.activation in ACTIVATIONS):
+            raise ValueError(
+                f"activation={self.activation!r} is not allowed; use one of "
+                f"{', '.join(ACTIVATIONS)}"
+            )
+        if self.train_split is not None and not callable(self.train_split):
+            raise ValueError(
+                f"train_split={self.train_split!r} is not allowed; use None or a split such as "
+                "skorch.dataset.ValidSplit(5)"
+            )
+        if not callable(self.module):  # a module instance is
+            raise ValueError(
+                f"module={shown(self.module)} is not allowed; use a torch module class or instance"
+            )
         if self.module is not HardSharing:
             for name, default in (("hidden_layer_sizes", (64, 64)), ("activation", "relu")):
-                if getattr(self, name) != default:
+                value = getattr(self, name)
+                if (tuple(value) if isinstance(value, list) else value) != default:
                     raise ValueError(
                         f"{name} belongs to the default module, HardSharing; give parameters of "
                         f"another module as module__{name}=..."
@@ -212,6 +276,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         return features, targets
 
     def _train(self, X: NDArray[Any], y: NDArray[Any], epochs: int, **fit_params: Any) -> Self:
+        self._check_parameters()
+        labelled = ~np.isnan(y).all(axis=1)
+        if not labelled.all():  # a row without any label teaches nothing
+            X, y = X[labelled], y[labelled]
         with self._seeded(self.seed_):
             descent = self._descent = Descent(
                 self.module_,
@@ -228,7 +296,10 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             self._labels_missing = bool(np.isnan(y).any())
             self.notify("on_train_begin", X=X, y=y)
             try:
-                self.fit_loop(X, y, epochs=epochs, **fit_params)
+                with suppress(StopTraining):
+                    self.fit_loop(X, y, epochs=epochs, **fit_params)
+                if not all(bool(p.isfinite().all()) for p in self.module_.parameters()):
+                    raise DivergenceError("a parameter is not finite after the last step")
             except DivergenceError as error:
                 lr = self.optimizer_.param_groups[0]["lr"]
                 raise DivergenceError(
@@ -248,6 +319,20 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             yield
+
+    def notify(self, method_name: str, **kwargs: Any) -> None:
+        """Call the callbacks; a KeyboardInterrupt they raise on_epoch_end ends training quietly.
+
+        That is how skorch's EarlyStopping says stop. A real Ctrl-C, which comes in the middle of
+        some other line, goes on to the caller.
+        """
+        try:
+            super().notify(method_name, **kwargs)
+        except KeyboardInterrupt as stop:
+            line = traceback.extract_tb(stop.__traceback__)[-1].line or ""
+            if method_name == "on_epoch_end" and line.startswith("raise KeyboardInterrupt"):
+                raise StopTraining from stop
+            raise
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Open a row of the history; shuffling depends on (random_state, epoch) alone."""
@@ -387,48 +472,50 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         return self
 
     def _initialize_module(self, reason: Any = None) -> Self:
-        with self._concrete_device():
+        with self._concrete_device(), self._seeded(self.seed_):
             super()._initialize_module(reason)
         return self
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters; on a fitted net those of live components act at once.
 
-        A new aggregator or controller drops its predecessor's ``aggregator__*`` parameters.
+        A new aggregator, controller or optimizer drops its predecessor's ``aggregator__*``
+        parameters. A wrong parameter raises and changes nothing.
         """
-        mine = {n: v for n, v in params.items() if n.partition("__")[0] in COMPONENTS}
-        rest = {n: v for n, v in params.items() if n not in mine}
-        built = {}
-        for owner, registry in COMPONENTS.items():
-            given = {n: v for n, v in mine.items() if n.partition("__")[0] == owner}
-            if not given:
-                continue
-            spec = given.get(owner, getattr(self, owner))
-            kept = {} if owner in given else self.get_params_for(owner)
-            kept |= {n.partition("__")[2]: v for n, v in given.items() if n != owner}
-            if self.initialized_:  # raises before anything is stored
-                built[owner] = self._build(registry, spec, kept)
-            for stale in [n for n in vars(self) if n.startswith(f"{owner}__")]:
-                if stale.partition("__")[2] not in kept:
-                    delattr(self, stale)
-                    self._params_to_validate.discard(stale)
-        new_optimizer = self.initialized_ and "optimizer" in rest
-        if new_optimizer:
-            self.optimizer = rest.pop("optimizer")
-        if self.initialized_ and "task_scale" in rest:
-            self.task_map_ = TaskMap(len(self.task_names_), rest["task_scale"])
-        super().set_params(**rest)
-        for name, value in mine.items():
-            setattr(self, name, value)
-        self._params_to_validate |= {n for n in mine if "__" in n}
-        for owner, component in built.items():
-            if owner not in mine and getattr(self, f"{owner}_") is not None:
-                # the same component with other parameters keeps its memory
-                component.load_state_dict(getattr(self, f"{owner}_").state_dict())
-            setattr(self, f"{owner}_", component)
-        if new_optimizer:
-            self._initialize_optimizer()
+        with self._all_or_nothing():
+            self._set_params(params)
         return self
+
+    def _set_params(self, params: dict[str, Any]) -> None:
+        owners = (*COMPONENTS, "optimizer")
+        for owner in owners:
+            if owner in params:
+                for stale in [n for n in vars(self) if n.startswith(f"{owner}__")]:
+                    delattr(self, stale)
+                self._params_to_validate = {
+                    n for n in self._params_to_validate if not n.startswith(f"{owner}__")
+                }
+        mine = {n: v for n, v in params.items() if n.partition("__")[0] in COMPONENTS}
+        if "optimizer" in params:
+            mine |= {n: v for n, v in params.items() if n.partition("__")[0] == "optimizer"}
+        vars(self).update(mine)
+        self._params_to_validate = self._params_to_validate | {n for n in mine if "__" in n}
+        super().set_params(**{n: v for n, v in params.items() if n not in mine})
+        if not self.initialized_:
+            return
+        for owner, registry in COMPONENTS.items():
+            if not any(n.partition("__")[0] == owner for n in mine):
+                continue
+            old = getattr(self, f"{owner}_")
+            new = self._build(registry, getattr(self, owner), self.get_params_for(owner))
+            if owner not in params and old is not None:
+                # the same component with other parameters keeps its memory
+                new.load_state_dict(old.state_dict())
+            setattr(self, f"{owner}_", new)
+        if "task_scale" in params:
+            self.task_map_ = TaskMap(len(self.task_names_), self.task_scale)
+        if "optimizer" in params:
+            self._initialize_optimizer()
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Any]]:
@@ -511,6 +598,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
         In evaluation mode, over the shared parameters, exact; rows are taken ``chunk`` at a time.
         """
+        check_is_fitted(self)
         features, targets = self._check(X, y, reset=False)
         labelled = torch.from_numpy((~np.isnan(targets)).sum(0))
         shared, _ = split_parameters(self.module_, len(self.task_names_))

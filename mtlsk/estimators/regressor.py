@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
+from skorch.utils import is_dataset
 
 from mtlsk.estimators.net import MultiTaskNet
 from mtlsk.estimators.validation import check_features
@@ -23,7 +24,9 @@ def r2_per_task(y: ArrayLike, prediction: ArrayLike) -> NDArray[np.float64]:
     """
     truth = np.asarray(y, dtype=np.float64)
     truth = truth.reshape(len(truth), -1)
-    fit = np.asarray(prediction, dtype=np.float64).reshape(truth.shape)
+    fit = np.asarray(prediction, dtype=np.float64).reshape(len(truth), -1)
+    if fit.shape != truth.shape:
+        raise ValueError(f"y has {truth.shape[1]} tasks, but the prediction has {fit.shape[1]}")
     scores = np.full(truth.shape[1], np.nan)
     for k, (t, f) in enumerate(zip(truth.T, fit.T, strict=True)):
         there = ~np.isnan(t)
@@ -118,10 +121,11 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskNet):  # type: ignore[misc]
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Return predictions of shape (n, K), or (n,) where y was one-dimensional."""
         check_is_fitted(self)
-        output = self.forward(check_features(self, X, reset=False))
+        # callbacks ask about the datasets of the fit itself
+        output = self.forward(X if is_dataset(X) else check_features(self, X, reset=False))
         if isinstance(output, tuple):
             output = output[0]
-        prediction: NDArray[np.float64] = output.double().numpy()
+        prediction: NDArray[np.float64] = output.detach().double().numpy()
         return prediction[:, 0] if self.one_dimensional_ else prediction
 
     def score(self, X: Any, y: Any, sample_weight: None = None) -> float:

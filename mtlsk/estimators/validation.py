@@ -62,6 +62,11 @@ def check_targets(X: NDArray[Any], y: Any) -> tuple[NDArray[np.float32], bool, l
     if y is None:
         raise ValueError("y is required: the targets, of shape (n_samples,) or (n_samples, K)")
     names = target_names(y)
+    plain = np.asarray(y)
+    if plain.dtype.kind in "OSUT":
+        for value in plain.reshape(-1):
+            if isinstance(value, str):
+                raise ValueError(f"y holds {value!r}, which is no number; targets must be numeric")
     array: NDArray[Any] = check_array(
         y,
         dtype="numeric",
