@@ -21,8 +21,7 @@ __all__ = [
     "MultiTaskNet",
     "MultiTaskRegressor",
     "StepRecord",
-    "Study",
-]
+]  # and Study, imported on first use
 
 
 def __getattr__(name: str) -> Any:
@@ -30,3 +29,8 @@ def __getattr__(name: str) -> Any:
     if name == "Study":
         return import_module("mtlsk.study").Study
     raise AttributeError(f"module 'mtlsk' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Name what there is, the lazy ``Study`` too."""
+    return sorted([*globals(), "Study"])

@@ -164,7 +164,7 @@ def study_run(arguments: argparse.Namespace) -> int:
 
 def study_report(arguments: argparse.Namespace) -> int:
     """Write the report of what a folder's study has done so far."""
-    from mtlsk.study import MARKER, read_marker
+    from mtlsk.folder import MARKER, read_marker
 
     folder = Path(arguments.folder)
     marker = folder / MARKER
@@ -183,7 +183,7 @@ def study_report(arguments: argparse.Namespace) -> int:
 
 def _report(folder: Path, name: str, url: str) -> int:
     from mtlsk.report import Results, write_report
-    from mtlsk.study import read_results
+    from mtlsk.results import read_results
     from mtlsk.trials import open_storage
 
     results = Results(**read_results(name, open_storage(url)))

@@ -6,117 +6,30 @@ has seen: indicators, masks and the verdict are test values throughout.
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import socket
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from mtlsk.pareto import Comparison, Mask, Values, compare_fronts, non_dominated
+from mtlsk.figure import picture
+from mtlsk.outcome import STUDIES, Results
+from mtlsk.pareto import Comparison, compare_fronts, non_dominated
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    pass
 
 __all__ = ["Results", "write_report"]
 
 Trials = dict[str, pd.DataFrame]
 
-STUDIES = ("search", "scalarization")
 SHOWN = 20
-# Okabe and Ito: two colours that all common forms of colour blindness keep apart.
-COLOUR = {"search": "#0072B2", "scalarization": "#D55E00"}
-MARKER = {"search": "o", "scalarization": "^"}
-
-
-@dataclass(frozen=True, eq=False)
-class Results:
-    """All that a report says about one run of a study.
-
-    Parameters
-    ----------
-    name, date : str
-        The study's name and the day it ran (ISO).
-    data_name, data_sha256 : str
-    n_rows : dict
-        Rows of "train", "validation" and "test".
-    notes : list of str
-        Sentences on the data or the search that a reader must know.
-    objectives, maximise : list
-        One name and one direction each; values keep the objective's own sign.
-    task_names : list of str
-    trials : DataFrame
-        One row a finished or failed trial: `study` ("search" or "scalarization"), `number`,
-        `state` ("COMPLETE" or "FAIL"), `reason` (why it failed), `seconds`, `param: NAME`,
-        `validation: OBJECTIVE`, `test: OBJECTIVE` and `test loss: TASK`.
-    seed : int
-    wanted : dict
-        Trials wanted of each study.
-    machine, versions : dict of str
-        As `mtlsk.machine` gives them.
-
-    Raises
-    ------
-    ValueError
-        Without objectives, or with as many directions as there are no objectives for.
-    """
-
-    name: str
-    date: str
-    data_name: str
-    data_sha256: str
-    n_rows: dict[str, int]
-    notes: list[str]
-    objectives: list[str]
-    maximise: list[bool]
-    task_names: list[str]
-    trials: pd.DataFrame
-    seed: int
-    wanted: dict[str, int]
-    machine: dict[str, str]
-    versions: dict[str, str]
-
-    def __post_init__(self) -> None:
-        if not self.objectives or len(self.objectives) != len(self.maximise):
-            raise ValueError(
-                f"{len(self.objectives)} objectives and {len(self.maximise)} directions: "
-                "give one entry of maximise to each of one or more objectives."
-            )
-
-    def columns(self, part: str) -> list[str]:
-        """Names of the objectives' columns in one part, "validation" or "test"."""
-        return [f"{part}: {objective}" for objective in self.objectives]
-
-    def values(self, rows: pd.DataFrame, part: str) -> Values:
-        """Objectives of some trials, (n, m), each in its own sign."""
-        return rows[self.columns(part)].to_numpy(dtype=np.float64)
-
-    def minimised(self, rows: pd.DataFrame, part: str) -> Values:
-        """Objectives of some trials, (n, m), each with the sign that makes lower better."""
-        return self.values(rows, part) * np.where(self.maximise, -1.0, 1.0)
-
-    def of(self, study: str, state: str) -> pd.DataFrame:
-        """Trials of one study in one state."""
-        return self.trials.loc[(self.trials["study"] == study) & (self.trials["state"] == state)]
-
-    def usable(self, study: str) -> pd.DataFrame:
-        """Complete trials of one study whose objectives are all finite."""
-        rows = self.of(study, "COMPLETE")
-        both = [self.values(rows, part) for part in ("validation", "test")]
-        finite: Mask = np.all(np.isfinite(np.hstack(both)), axis=1)
-        return rows.loc[finite]
-
-    def directions(self) -> str:
-        """Every objective with its direction, in words."""
-        pairs = zip(self.objectives, self.maximise, strict=True)
-        return ", ".join(f"{name} ({_better(up)})" for name, up in pairs)
 
 
 def write_report(results: Results, out: Path) -> Comparison | None:
@@ -148,7 +61,7 @@ def write_report(results: Results, out: Path) -> Comparison | None:
         {
             "trials.csv": _csv(results, results.trials),
             "front.csv": _csv(results, front),
-            "pareto.png": _picture(results, front),
+            "pareto.png": picture(results, front, "\n".join(_run(results))),
             "report.md": _page(results, front, compared).encode(),
         },
     )
@@ -216,10 +129,6 @@ def _write(out: Path, contents: dict[str, bytes]) -> None:
 
 
 # ---------------------------------------------------------------------------------- the page
-
-
-def _better(maximise: bool) -> str:
-    return "higher is better" if maximise else "lower is better"
 
 
 def _number(value: Any) -> str:
@@ -401,142 +310,3 @@ def _run(results: Results) -> list[str]:
     }
     notes = [f"- {note}" for note in results.notes]
     return ["## What was run", "", *(f"- {k}: {v}" for k, v in facts.items()), *notes, ""]
-
-
-# ------------------------------------------------------------------------------- the picture
-
-
-def _picture(results: Results, front: pd.DataFrame) -> bytes:
-    """Draw the test objectives: strip (1), axes (2), three panels (3) or parallel lines (more)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    m = len(results.objectives)
-    pairs = list(combinations(range(m), 2)) if m in (2, 3) else [(0, 0)]
-    width = {1: 7.0, 2: 7.0, 3: 14.0}.get(m, max(7.5, 1.7 * m))
-    figure = Figure(figsize=(width, 5.0), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(pairs), squeeze=False)[0]
-    trials = {study: results.usable(study) for study in STUDIES}
-    fronts = {study: front[front["study"] == study] for study in STUDIES}
-    outside = np.zeros(sum(map(len, trials.values())), dtype=np.bool_)
-    for panel, pair in zip(panels, pairs, strict=True):
-        if not outside.size:
-            panel.text(0.5, 0.5, "no complete trial", ha="center", transform=panel.transAxes)
-            panel.set_axis_off()
-        elif m == 1:
-            outside |= _strip(panel, results, trials, fronts)
-        elif m <= 3:
-            outside |= _scatter(panel, results, trials, fronts, pair)
-        else:
-            outside |= _parallel(panel, results, trials, fronts)
-    if outside.size:
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
-    if outside.any():
-        text = f"{outside.sum()} of {outside.size} complete trials reach outside the picture"
-        figure.supxlabel(text, fontsize=9, color="0.35")
-    buffer = io.BytesIO()
-    described = {"Title": results.name, "Description": "\n".join(_run(results))}
-    figure.savefig(buffer, format="png", metadata=described)
-    return buffer.getvalue()
-
-
-def _plain(text: str, width: int = 40) -> str:
-    return textwrap.fill(text.replace("$", r"\$"), width)  # a bare "$" would start a formula
-
-
-def _label(results: Results, i: int) -> str:
-    return f"test {_plain(results.objectives[i])}\n({_better(results.maximise[i])})"
-
-
-def _window(front: Values, every: Values) -> tuple[float, float]:
-    """Limits that hold the front and the middle half of all trials: a wild one cannot squash it."""
-    low, high = np.quantile(every, [0.25, 0.75])
-    low, high = min(low, front.min()), max(high, front.max())
-    margin = 0.15 * (high - low) or 0.1 * (abs(high) or 1.0)
-    return float(low - margin), float(high + margin)
-
-
-def _beyond(values: Values, limits: tuple[float, float]) -> Mask:
-    return (values < limits[0]) | (values > limits[1])
-
-
-def _dots(panel: Axes, study: str, x: Any, y: Any, strong: bool) -> None:
-    look: dict[str, Any] = {"markersize": 6, "markeredgewidth": 0, "alpha": 0.3}
-    if strong:
-        look = {"markersize": 9, "markeredgecolor": "black", "markeredgewidth": 0.8, "zorder": 3}
-        look["label"] = f"{study}, front"
-    panel.plot(x, y, linestyle="none", color=COLOUR[study], marker=MARKER[study], **look)
-
-
-def _scatter(
-    panel: Axes, results: Results, trials: Trials, fronts: Trials, pair: tuple[int, int]
-) -> Mask:
-    """Two objectives against each other; returns which trials the panel leaves out."""
-    every, chosen = (results.values(pd.concat(f.values()), "test") for f in (trials, fronts))
-    i, j = pair
-    limits = [_window(chosen[:, k], every[:, k]) for k in pair]
-    for study in STUDIES:
-        for rows, strong in ((trials[study], False), (fronts[study], True)):
-            if len(rows):
-                points = results.values(rows, "test")
-                _dots(panel, study, points[:, i], points[:, j], strong)
-    if len(results.objectives) == 2 and len(fronts["scalarization"]):
-        # What scalarization attains: its steps run on to the worse edges of the picture.
-        sign = np.where(results.maximise, -1.0, 1.0)
-        points = results.minimised(fronts["scalarization"], "test")
-        points = points[non_dominated(points)]
-        points = points[np.argsort(points[:, 0])]
-        edge = (sign[:, None] * np.array(limits)).max(axis=1)
-        path = sign * np.vstack([[points[0, 0], edge[1]], points, [edge[0], points[-1, 1]]])
-        look: dict[str, Any] = {"color": COLOUR["scalarization"], "linewidth": 1.2}
-        panel.plot(*path.T, drawstyle="steps-post", label="attained by scalarization", **look)
-    panel.set(xlim=limits[0], ylim=limits[1], xlabel=_label(results, i), ylabel=_label(results, j))
-    panel.grid(alpha=0.25)
-    return _beyond(every[:, i], limits[0]) | _beyond(every[:, j], limits[1])
-
-
-def _strip(panel: Axes, results: Results, trials: Trials, fronts: Trials) -> Mask:
-    """Sort the trials of each study by the one objective; its front is one point."""
-    every, chosen = (results.values(pd.concat(f.values()), "test") for f in (trials, fronts))
-    limits = _window(chosen[:, 0], every[:, 0])
-    for study in STUDIES:
-        rows = trials[study]
-        order = np.argsort(results.minimised(rows, "test")[:, 0], kind="stable")
-        heights = results.values(rows, "test")[order, 0]
-        ranks = np.arange(1, len(rows) + 1)
-        best = rows.index[order].isin(fronts[study].index)
-        _dots(panel, study, ranks, heights, False)
-        if best.any():
-            _dots(panel, study, ranks[best], heights[best], True)
-    panel.set(xlabel="trials, best on test first", ylabel=_label(results, 0), ylim=limits)
-    panel.grid(alpha=0.25)
-    return _beyond(every[:, 0], limits)
-
-
-def _parallel(panel: Axes, results: Results, trials: Trials, fronts: Trials) -> Mask:
-    """One axis an objective, scaled so that 0 is the best and 1 the worst value on the fronts."""
-    every, chosen = (results.minimised(pd.concat(f.values()), "test") for f in (trials, fronts))
-    ideal = chosen.min(axis=0)
-    span = np.where(np.ptp(chosen, axis=0) > 0, np.ptp(chosen, axis=0), 1.0)
-    limits = (-0.15, 1.5)
-    for study in STUDIES:
-        for rows, strong in ((trials[study], False), (fronts[study], True)):
-            look: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.15}
-            if strong:
-                look = {"linewidth": 1.4, "marker": MARKER[study], "markersize": 7, "zorder": 3}
-            z = (results.minimised(rows, "test") - ideal) / span
-            for n, line in enumerate(z):
-                label = f"{study}, front" if strong and n == 0 else None
-                panel.plot(line, color=COLOUR[study], label=label, **look)
-    worst = ideal + span
-    ticks = [
-        f"{_plain(name, 18)}\nbest {-a if up else a:.3g}\nworst {-b if up else b:.3g}"
-        for name, up, a, b in zip(results.objectives, results.maximise, ideal, worst, strict=True)
-    ]
-    panel.set_xticks(range(len(ticks)), ticks, fontsize=9)
-    panel.set(ylim=limits, ylabel="test objectives, scaled by the fronts\n(lower is better)")
-    panel.grid(alpha=0.25)
-    beyond: Mask = np.any(_beyond((every - ideal) / span, limits), axis=1)
-    return beyond

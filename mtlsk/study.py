@@ -6,12 +6,11 @@
 
     study = Study.from_toml("studies/quickstart.toml", trials=12)
     study.run(workers=2)        # again: goes on from where it was
-    study.trials()              # a DataFrame
+    study.trials()              # a DataFrame of what is done so far
 """
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import sys
@@ -25,9 +24,10 @@ import pandas as pd
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from mtlsk.machine import machine, versions
+from mtlsk.folder import MARKER, check_folder, check_same, write_atomically
 from mtlsk.pool import Pool
 from mtlsk.problem import Problem, check_space
+from mtlsk.results import read_results
 from mtlsk.search import SearchSpace
 from mtlsk.studyfile import StudyError, StudyFile, read_study
 from mtlsk.trials import (
@@ -44,9 +44,6 @@ from mtlsk.trials import (
     study_names,
     wait_until_none_runs,
 )
-
-MARKER = "study.json"
-"""The file that says which study a folder holds."""
 
 Progress = Callable[[dict[str, Counts], dict[str, int]], None]
 """Called now and then with the counts of both studies and the trials wanted."""
@@ -180,6 +177,13 @@ class Study:
             content["data"]["path"] = str(Path(content["data"]["path"]).resolve())
         return content
 
+    def trials(self) -> pd.DataFrame:
+        """Return one row a finished or failed trial of search and scalarization."""
+        table: pd.DataFrame = read_results(self.file.study.name, open_storage(self.storage_url))[
+            "trials"
+        ]
+        return table
+
     # ---- where it is kept
 
     def identity(self) -> dict[str, Any]:
@@ -268,135 +272,3 @@ class Study:
                 else ": aggregators differ in the length of their updates, not only in direction."
             ),
         ]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that it is either the old or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
-def differences(old: Any, new: Any, place: str = "") -> list[str]:
-    """Return the dotted keys at which two nested dicts differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(set(old) | set(new))
-        return [
-            d
-            for k in keys
-            for d in differences(old.get(k), new.get(k), f"{place}.{k}" if place else k)
-        ]
-    return [] if old == new else [place]
-
-
-def check_same(stored: Any, identity: dict[str, Any], where: str) -> None:
-    """Raise StudyError unless what is stored is this study, written by this version."""
-    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
-        found = stored.get("schema") if isinstance(stored, dict) else None
-        raise StudyError(
-            f"{where}: written by another version of mtlsk (schema {found}, this one writes "
-            f"{SCHEMA}); use another --out or --storage, or that version"
-        )
-    # through JSON, as what is stored went
-    changed = differences(stored["study"], json.loads(json.dumps(identity)))
-    if changed:
-        raise StudyError(
-            f"{where} holds another study of that name: {', '.join(changed[:5])} changed; "
-            "give another --out or --storage, or rename it in [study]"
-        )
-
-
-def check_folder(out: Path, name: str, identity: dict[str, Any]) -> None:
-    """Raise StudyError for a results folder that holds another study or other files."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise StudyError(f"--out {out} is a file; give a folder")
-    marker = out / MARKER
-    if not marker.exists():
-        if any(p.name != "study.db" for p in out.iterdir() if not p.name.startswith(".")):
-            raise StudyError(f"--out {out} holds other files and no study; give another folder")
-        return
-    stored = read_marker(marker)
-    if stored.get("name") != name:
-        raise StudyError(
-            f"--out {out} holds another study, {stored.get('name')!r}; give another folder"
-        )
-    check_same(stored, identity, f"--out {out}")
-
-
-def read_marker(marker: Path) -> dict[str, Any]:
-    """Read a folder's marker."""
-    try:
-        stored = json.loads(marker.read_text())
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{marker} cannot be read ({error}); give another folder") from None
-    return stored if isinstance(stored, dict) else {}
-
-
-def read_results(name: str, storage: RDBStorage) -> dict[str, Any]:
-    """Return all that a report needs of a stored study, as keyword arguments of ``Results``.
-
-    Raises
-    ------
-    StudyError
-        If there is no such study, or it is another version's.
-    """
-    stored = optuna.get_all_study_names(storage)
-    if name not in stored:
-        listed = ", ".join(sorted(n for n in stored if "/" not in n)) or "none"
-        raise StudyError(f"the storage holds no study {name!r}; it holds: {listed}")
-    studies = {w: load_study(storage, n) for w, n in study_names(name).items() if n in stored}
-    about = studies[SEARCH].user_attrs.get("mtlsk")
-    if not isinstance(about, dict) or about.get("schema") != SCHEMA:
-        raise StudyError(f"study {name!r} was written by another version of mtlsk")
-    began = [t.datetime_start for s in studies.values() for t in s.get_trials(deepcopy=False)]
-    first = min((d for d in began if d is not None), default=datetime.datetime.now())
-    return {
-        "name": name,
-        "date": first.date().isoformat(),
-        "data_name": about["data"]["name"],
-        "data_sha256": about["data"]["sha256"],
-        **{k: about[k] for k in ("n_rows", "notes", "objectives", "maximise", "task_names")},
-        "trials": trials_frame(studies, about),
-        "seed": about["seed"],
-        "wanted": {w: s.user_attrs.get("wanted", 0) for w, s in studies.items()},
-        "machine": machine(),
-        "versions": versions(),
-    }
-
-
-def trials_frame(studies: Mapping[str, optuna.Study], about: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one row a trial that counts: its parameters, objectives and test losses."""
-    rows = []
-    for which, study in studies.items():
-        for trial in study.get_trials(deepcopy=False):
-            failed = trial.state is TrialState.FAIL and "failed" in trial.user_attrs
-            if not (trial.state is TrialState.COMPLETE or failed):
-                continue
-            row: dict[str, Any] = {
-                "study": which,
-                "number": trial.number,
-                "state": trial.state.name,
-                "reason": trial.user_attrs.get("failed", ""),
-                "seconds": trial.user_attrs.get("seconds"),
-            }
-            row |= {f"param: {k}": v for k, v in trial.params.items()}
-            for base, vector in trial.user_attrs.get("simplexes", {}).items():
-                row |= {f"param: {base}[{k}]": v for k, v in enumerate(vector)}
-            if trial.state is TrialState.COMPLETE:
-                for i, objective in enumerate(about["objectives"]):
-                    row[f"validation: {objective}"] = trial.values[i]
-                    row[f"test: {objective}"] = trial.user_attrs["test"][i]
-                for task, loss in zip(
-                    about["task_names"], trial.user_attrs["test_losses"], strict=True
-                ):
-                    row[f"test loss: {task}"] = loss
-            rows.append(row)
-    columns = ["study", "number", "state", "reason", "seconds"]
-    for objective in about["objectives"]:
-        columns += [f"validation: {objective}", f"test: {objective}"]
-    columns += [f"test loss: {task}" for task in about["task_names"]]
-    frame = pd.DataFrame(rows)
-    parameters = sorted(c for c in frame.columns if c.startswith("param: "))
-    return frame.reindex(columns=columns[:5] + parameters + columns[5:])

@@ -16,8 +16,8 @@ from optuna.trial import TrialState
 
 from mtlsk import Study, trials
 from mtlsk.cli import main
+from mtlsk.folder import differences
 from mtlsk.pool import WorkerProcess
-from mtlsk.study import differences
 from mtlsk.studyfile import StudyError
 
 ROOT = Path(__file__).parent.parent
@@ -332,6 +332,7 @@ def test_python_interface_and_storage_elsewhere(tmp_path):
     seen = []
     study.run(workers=1, progress=lambda counts, wanted: seen.append((counts, wanted)))
     assert [c.done for c in seen[-1][0].values()] == [1, 1]
+    assert study.trials().study.tolist() == ["search", "scalarization"]
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["study.json"]
     assert json.loads((tmp_path / "out" / "study.json").read_text())["name"] == "small"
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-import math
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,25 +22,19 @@ from skorch.utils import to_tensor
 from torch import Tensor
 
 from mtlsk.aggregators import AGGREGATORS
-from mtlsk.component import closest, shown
+from mtlsk.component import closest
 from mtlsk.controllers import CONTROLLERS
-from mtlsk.descent import UPDATE_NORMS, Descent, DivergenceError, split_parameters
-from mtlsk.domains import Interval
-from mtlsk.engines import build_engine
+from mtlsk.descent import Descent, DivergenceError, split_parameters
 from mtlsk.engines.exact import ExactGradients, gramian_of
 from mtlsk.estimators.batches import SlicedBatches, batches
+from mtlsk.estimators.parameters import build_module, check_parameters
 from mtlsk.estimators.printlog import EpochMeter, TaskPrintLog
 from mtlsk.estimators.validation import check_features, check_targets
-from mtlsk.modules import ACTIVATIONS, CRITERIA, HardSharing, Task
+from mtlsk.modules import CRITERIA, HardSharing, Task
 from mtlsk.optimizers import optimizer_arguments, set_option
 from mtlsk.taskmap import TaskMap
 
 COMPONENTS = {"aggregator": AGGREGATORS, "controller": CONTROLLERS}
-
-
-def is_whole(value: Any, least: int) -> bool:
-    """Say whether a value is an integer (booleans are not) from ``least`` on."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
 
 
 class StopTraining(Exception):  # noqa: N818 (a signal, not an error)
@@ -52,6 +44,9 @@ class StopTraining(Exception):  # noqa: N818 (a signal, not an error)
 class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     """A skorch net with an aggregator and a controller; see :class:`MultiTaskRegressor`."""
 
+    history_: Any
+    device: Any
+    _params_to_validate: set[str]
     prefixes_ = [*NeuralNet.prefixes_, *COMPONENTS]
 
     def __init__(
@@ -174,8 +169,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         try:
             yield
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             if self.initialized_:  # its options are set in place
                 for group, old in zip(self.optimizer_.param_groups, groups, strict=True):
                     group.clear()
@@ -189,7 +184,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 f"{type(self).__name__} does not know the shapes of its data yet; "
                 "call fit(X, y) or initialize_for(X, y)"
             )
-        self._check_parameters()
+        check_parameters(self)
         self.initialized_ = False  # or skorch announces each part as re-initialized
         self.history_ = None  # or skorch clears the one that a failed fit must leave
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -216,52 +211,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 )
         return registry.build(spec, params)
 
-    def _check_parameters(self) -> None:
-        if self.update_norm not in UPDATE_NORMS:
-            raise ValueError(
-                f"update_norm={self.update_norm!r} is not allowed; use 'native' or 'mean'"
-            )
-        for name, least in (("max_epochs", 0), ("batch_size", 1)):
-            value = getattr(self, name)
-            if not is_whole(value, least) and not (name == "batch_size" and value == -1):
-                raise ValueError(f"{name}={value!r} is not allowed; use an integer >= {least}")
-        if self.lr not in Interval(0.0, math.inf):
-            raise ValueError(f"lr={self.lr!r} is not allowed; the learning rate is a number >= 0")
-        sizes = self.hidden_layer_sizes
-        if isinstance(sizes, str) or not isinstance(sizes, Sequence | np.ndarray):
-            raise ValueError(
-                f"hidden_layer_sizes={shown(sizes)} is not allowed; use a sequence, e.g. "
-                f"({sizes if is_whole(sizes, 1) else 64},)"
-            )
-        if not all(is_whole(size, 1) for size in sizes):
-            raise ValueError(
-                f"hidden_layer_sizes={shown(sizes)} is not allowed; use integers >= 1, or ()"
-            )
-        if not (isinstance(self.activation, str) and self.activation in ACTIVATIONS):
-            raise ValueError(
-                f"activation={self.activation!r} is not allowed; use one of "
-                f"{', '.join(ACTIVATIONS)}"
-            )
-        if self.train_split is not None and not callable(self.train_split):
-            raise ValueError(
-                f"train_split={self.train_split!r} is not allowed; use None or a split such as "
-                "skorch.dataset.ValidSplit(5)"
-            )
-        if not callable(self.module):  # a module instance is
-            raise ValueError(
-                f"module={shown(self.module)} is not allowed; use a torch module class or instance"
-            )
-        if self.module is not HardSharing:
-            for name, default in (("hidden_layer_sizes", (64, 64)), ("activation", "relu")):
-                value = getattr(self, name)
-                if (tuple(value) if isinstance(value, list) else value) != default:
-                    raise ValueError(
-                        f"{name} belongs to the default module, HardSharing; give parameters of "
-                        f"another module as module__{name}=..."
-                    )
-        build_engine(self.gramian)
-        self._device()
-
     def _check(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         features = check_features(self, X, reset=reset)
         targets, one_dimensional, names = check_targets(features, y)
@@ -276,7 +225,9 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         return features, targets
 
     def _train(self, X: NDArray[Any], y: NDArray[Any], epochs: int, **fit_params: Any) -> Self:
-        self._check_parameters()
+        if fit_params.get("sample_weight") is not None:
+            raise ValueError("sample_weight is not supported yet; leave it out")
+        check_parameters(self)
         labelled = ~np.isnan(y).all(axis=1)
         if not labelled.all():  # a row without any label teaches nothing
             X, y = X[labelled], y[labelled]
@@ -392,19 +343,28 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         first = self.tasks_[0].criterion
         if y_pred.shape == y.shape and all(task.criterion is first for task in self.tasks_):
             # every task is one column under one criterion: one call for all
-            return first(y_pred.reshape(-1, 1), y.reshape(-1)).reshape(y.shape), mask
+            fused = first(y_pred.reshape(-1, 1), y.reshape(-1))
+            return (fused.reshape(y.shape) if fused.numel() == y.numel() else fused), mask
         losses = [t.criterion(y_pred[:, t.slice], y[:, k]) for k, t in enumerate(self.tasks_)]
         return torch.stack(losses, dim=1), mask
 
     def task_losses(self, y_pred: Tensor, y: Any, X: Any = None) -> tuple[Tensor, Tensor]:
         """Return the mean loss of each task over its labelled rows, and their number, both (K,)."""
+        if isinstance(y_pred, tuple):  # as in skorch: the first is the prediction
+            y_pred = y_pred[0]
         width = self.tasks_[-1].slice.stop
         if y_pred.ndim != 2 or y_pred.shape[1] != width:
             raise ValueError(
                 f"the module returned shape {tuple(y_pred.shape)} for {len(y_pred)} rows; it must "
                 f"return ({len(y_pred)}, {width}): {len(self.tasks_)} tasks"
             )
-        losses, mask = self.element_losses(y_pred, to_tensor(y, device=self._device()), X)
+        labels = to_tensor(y, device=self._device())
+        losses, mask = self.element_losses(y_pred, labels, X)
+        if losses.shape != labels.shape:
+            raise ValueError(
+                f"the losses have shape {tuple(losses.shape)} for labels of shape "
+                f"{tuple(labels.shape)}; a criterion must return one loss a row, without reduction"
+            )
         rows = mask.sum(0)
         return torch.where(mask, losses, 0.0).sum(0) / rows.clamp_min(1), rows
 
@@ -418,26 +378,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     # ---- live objects
 
     def initialize_module(self) -> Self:
-        """Build the module; shapes are passed to those that take n_features and n_outputs."""
-        kwargs = self.get_params_for("module")
-        if isinstance(self.module, torch.nn.Module) and not kwargs:
-            self.module_ = copy.deepcopy(self.module)  # the user's own is never trained
-            return self
-        cls = type(self.module) if isinstance(self.module, torch.nn.Module) else self.module
-        takes = inspect.signature(cls).parameters
-        shapes = {"n_features": self.n_features_in_, "n_outputs": len(self.task_names_)}
-        kwargs = {k: v for k, v in shapes.items() if k in takes} | kwargs
-        if cls is HardSharing:
-            own = {"hidden_layer_sizes": self.hidden_layer_sizes, "activation": self.activation}
-            kwargs = own | kwargs
-        for name in kwargs:
-            variadic = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
-            if name not in takes and not variadic:
-                raise ValueError(
-                    f"module {cls.__name__} has no parameter {name!r}{closest(name, takes)}; "
-                    f"valid parameters: {', '.join(takes)}"
-                )
-        self.module_ = cls(**kwargs)
+        """Build the module for the shapes of the data."""
+        self.module_ = build_module(self)
         return self
 
     def initialize_criterion(self) -> Self:
@@ -448,6 +390,11 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             raise ValueError(
                 f"criterion={self.criterion!r} is not allowed; use one of {', '.join(CRITERIA)}, "
                 "or a callable (prediction (B, 1), label (B,)) -> loss of each row (B,)"
+            )
+        if isinstance(criterion, type):
+            raise ValueError(
+                f"criterion={criterion.__name__} is a class; use one of {', '.join(CRITERIA)}, or "
+                "a function (prediction (B, 1), label (B,)) -> loss of each row (B,)"
             )
         self.criterion_ = criterion
         self.tasks_ = [
@@ -498,7 +445,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         mine = {n: v for n, v in params.items() if n.partition("__")[0] in COMPONENTS}
         if "optimizer" in params:
             mine |= {n: v for n, v in params.items() if n.partition("__")[0] == "optimizer"}
-        vars(self).update(mine)
+        self.__dict__.update(mine)
         self._params_to_validate = self._params_to_validate | {n for n in mine if "__" in n}
         super().set_params(**{n: v for n, v in params.items() if n not in mine})
         if not self.initialized_:

@@ -132,7 +132,10 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskNet):  # type: ignore[misc]
         """Return the mean over the tasks of R^2, each over its labelled rows."""
         if sample_weight is not None:
             raise ValueError("score takes no sample_weight yet; leave it out")
-        return float(np.nanmean(r2_per_task(y, self.predict(X))))
+        scores = r2_per_task(y, self.predict(X))
+        if np.isnan(scores).all():
+            raise ValueError("y has no task with two labels or more: there is no R2 to score")
+        return float(np.nanmean(scores))
 
     @property
     def predict_proba(self) -> NoReturn:

@@ -39,7 +39,8 @@ class VaryingBeta1(torch.optim.Optimizer):
         counted: list[tuple[Tensor, int, float]] = []
         self.param_groups = [part for group in groups for part in self._parts(group, counted)]
         try:
-            host: Any = super().step.__func__
+            bound: Any = super().step
+            host = bound.__func__
             # torch wraps `step` of every class it builds with hooks: ours has them already
             (host.__wrapped__ if getattr(host, "hooked", False) else host)(self)
         finally:
