@@ -236,7 +236,7 @@ def start(folder, *arguments):
 
 
 def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(tmp_path):
-    write(tmp_path, epochs=40)
+    write(tmp_path, epochs=25)
     process = start(tmp_path, "--trials", "2", "--workers", "2")
     wait_for(lambda: len(running(tmp_path)) == 2)
     owners = [t.user_attrs["owner"]["pid"] for t in running(tmp_path)]
@@ -247,7 +247,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(tmp_path):
     assert "the same command goes on" in error
     assert "Traceback" not in error
     assert not running(tmp_path)
-    write(tmp_path, epochs=40)
+    write(tmp_path, epochs=25)
     again = mtlsk("study", "run", "small.toml", "--trials", 2, "--workers", 2, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     for found in states(tmp_path).values():
@@ -256,7 +256,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(tmp_path):
 
 
 def test_a_killed_worker_loses_one_trial_which_is_run_again(tmp_path):
-    write(tmp_path, epochs=40)
+    write(tmp_path, epochs=25)
     process = start(tmp_path, "--trials", "2", "--workers", "2")
     wait_for(lambda: len(running(tmp_path)) == 2)
     victim = running(tmp_path)[0]
