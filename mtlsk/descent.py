@@ -107,7 +107,8 @@ class Descent:
         ----------
         losses : tensor of shape (K,), with a graph
         present : sequence of K bools, or None for all
-            Which tasks have a label in this batch; the losses of the others are ignored.
+            Which tasks have a label in this batch. The losses of the others are ignored, but must
+            be finite: a sum over no rows divided by their number puts NaN into every gradient.
         """
         tasks = [k for k in range(len(losses)) if present is None or present[k]]
         if not tasks:

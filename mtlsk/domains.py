@@ -144,7 +144,9 @@ class Choice:
         object.__setattr__(self, "values", values)
 
     def __contains__(self, value: object) -> bool:
-        """Say whether ``value`` is one of the values."""
+        """Say whether ``value`` is one of the values; numpy's scalars count as Python's."""
+        value = value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
+        value = str(value) if isinstance(value, str) else value  # numpy's strings have a length
         return any(type(value) is type(v) and value == v for v in self.values)
 
     def resolve(self, siblings: Mapping[str, Any]) -> Choice:

@@ -69,7 +69,7 @@ def neg_condition_number(estimator: Any, X: Any, y: Any) -> float:
 
 
 def neg_h(estimator: Any, X: Any, y: Any) -> float:
-    """Return -(1/K) sum_k L_k^2 of the task losses, in the units the net is trained in."""
+    """Return -(1/K) sum_k L_k^2 of the task losses, in the units of y as the net sees it."""
     return -certificates.h(task_gradients(estimator, X, y)[1])
 
 

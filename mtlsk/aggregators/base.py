@@ -80,6 +80,9 @@ class OnlineDual:
     engine then needs the mean gradient g0, the dual gradient g_w and the progress J d only, never
     the whole Gramian. The update is d = alpha g0 + beta g_w.
 
+    The step does not shrink with the progress, so the last dual weights keep moving around the
+    solution: it is the mean of the updates over the steps that approaches the exact one.
+
     Attributes
     ----------
     dual_ : float64 tensor of shape (K,)

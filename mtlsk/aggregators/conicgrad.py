@@ -58,6 +58,8 @@ class ConicGrad(OnlineDual, Aggregator):
     ----------
     logits_, first_moment_, second_moment_ : float64 tensors of shape (K,)
         Memory of the dual weights and of their Adam (``"flip"`` and ``"printed"`` only).
+    n_dual_steps_ : int
+        How many steps that Adam has taken.
 
     **Reference** "Fantastic multi-task gradient updates and how to find them in a cone",
     arXiv 2502.00217: primal in eq. (4), closed form and dual step in its Algorithm 1.

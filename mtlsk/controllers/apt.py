@@ -82,13 +82,14 @@ class APT(Controller):
             )
         else:
             raise ValueError(
-                f"APT drives a momentum and {name} has none; use 'SGD', 'Adam' or 'AdamW'"
+                f"APT needs a momentum it can drive exactly, with dampening or as betas[0], and "
+                f"{name} has none; use 'SGD', 'Adam' or 'AdamW'"
             )
 
     def adjust(self, record: StepRecord, gradients: TaskGradients) -> Mapping[str, Any]:
         """Return the momentum of this step."""
         s = -1.0  # the first step takes beta_min
-        direction = torch.cat([d.reshape(-1) for d in (torch.zeros(0), *record.direction)])
+        direction = torch.cat([d.reshape(-1) for d in record.direction] or [torch.zeros(0)])
         if getattr(self, "previous_", None) is not None:
             s = cosine(direction, self.previous_)
         self.previous_ = direction

@@ -69,7 +69,7 @@ def set_option(
     chosen = range(len(optimizer.param_groups)) if groups is None else groups
     for index in chosen:
         group = optimizer.param_groups[index]
-        if name in group:
+        if name in group and name != "params":
             group[name] = value
         elif name == "momentum" and "betas" in group:
             group["betas"] = (value, *group["betas"][1:])
