@@ -108,6 +108,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error.name} is not installed; pip install 'mtlsk[study]'")
     except (ValueError, OSError) as error:
         return _fail(" ".join(str(error).split()))
+    except Exception as error:
+        # what the database says (full disk, locked, gone) is no traceback either
+        if type(error).__module__.partition(".")[0] in ("sqlalchemy", "optuna", "sqlite3"):
+            return _fail(f"the storage failed: {' '.join(str(error).split())[:300]}")
+        raise
     except KeyboardInterrupt:
         print("mtlsk: interrupted", file=sys.stderr)
         return 130
@@ -142,7 +147,7 @@ def study_run(arguments: argparse.Namespace) -> int:
     )
     for note in study.problem.notes:
         print(note)
-    bar = tqdm(total=sum(study.wanted.values()), unit="trial", disable=None, leave=False)
+    bar: Any = tqdm(total=sum(study.wanted.values()), unit="trial", disable=None, leave=False)
 
     def show(counts: Any, wanted: Any) -> None:
         bar.n = min(sum(c.done for c in counts.values()), bar.total)
@@ -152,13 +157,12 @@ def study_run(arguments: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        study.run(arguments.workers, show)
+        with bar:
+            study.run(arguments.workers, show)
     except KeyboardInterrupt:
-        bar.close()
         again = "the same command goes on from there; 'mtlsk study report' shows what is done"
         print(f"stopped; finished trials are kept in {study.out}; {again}", file=sys.stderr)
         return 130
-    bar.close()
     return _report(study.out, study.file.study.name, study.storage_url)
 
 
@@ -178,7 +182,12 @@ def study_report(arguments: argparse.Namespace) -> int:
         if not (folder / "study.db").exists():
             raise FileNotFoundError(f"{folder} has no study.db; give the --storage of the run")
         url = f"sqlite:///{(folder / 'study.db').resolve()}"
-    return _report(folder, read_marker(marker)["name"], url)
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+        raise FileNotFoundError(f"--storage {url}: there is no such file")
+    name = read_marker(marker).get("name")
+    if not isinstance(name, str):
+        raise ValueError(f"{marker} names no study; give a folder that 'mtlsk study run' wrote")
+    return _report(folder, name, url)
 
 
 def _report(folder: Path, name: str, url: str) -> int:
@@ -207,7 +216,8 @@ def study_init(arguments: argparse.Namespace) -> int:
         targets = int(targets[0])
     table = load_table(arguments.data, targets)
     stem = Path(arguments.data).name.split(".")[0]
-    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in stem).lstrip("._-") or "study"
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)
+    name = plain.lstrip("._-") or "study"
     beyond = len(table.target_names) > 3
     objectives = '["mean", "worst"]' if beyond else '"task_losses"'
     alternative = '"task_losses"' if beyond else '["mean", "worst"]'

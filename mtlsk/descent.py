@@ -85,6 +85,8 @@ class Descent:
         self.aggregator: Aggregator = (
             aggregator if isinstance(aggregator, Aggregator) else AGGREGATORS.build(aggregator)
         )
+        if isinstance(controller, str) and controller.lower() == "none":
+            controller = None
         self.controller: Controller | None = (
             controller
             if controller is None or isinstance(controller, Controller)

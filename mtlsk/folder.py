@@ -58,7 +58,7 @@ def check_folder(out: Path, name: str, identity: dict[str, Any]) -> None:
         raise StudyError(f"--out {out} is a file; give a folder")
     marker = out / MARKER
     if not marker.exists():
-        if any(p.name != "study.db" for p in out.iterdir() if not p.name.startswith(".")):
+        if any(not p.name.startswith((".", "study.db")) for p in out.iterdir()):
             raise StudyError(f"--out {out} holds other files and no study; give another folder")
         return
     stored = read_marker(marker)

@@ -1,7 +1,8 @@
 """Worker processes and who gives them work.
 
 Each worker is a process of its own, fed by a thread of the parent through a pipe: one that dies
-takes one trial with it, nothing else. They stay in the parent's process group, end with it, and
+takes one trial with it, nothing else. They stay in the parent's process group, end with it (at the
+latest with the trial they run, should the parent be killed), and
 share the cores among them: torch threads that add up to more than the cores fight.
 """
 
@@ -10,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mtlsk.studyfile import StudyError
@@ -32,6 +34,19 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+
+
+@contextlib.contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C inside, where this is the thread that gets it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class WorkerDiedError(RuntimeError):
@@ -160,13 +175,17 @@ class Pool:
                 tick()
         finally:
             self.stopping = True
-            for worker in list(self.workers.values()):
-                worker.stop()
-            for thread in self.threads:
-                if thread.ident is not None:
-                    thread.join(10)
+            with _no_interrupts():  # a second Ctrl-C must not leave workers behind
+                self._stop()
         if self.failure is not None:
             raise self.failure
+
+    def _stop(self) -> None:
+        for worker in list(self.workers.values()):
+            worker.stop()
+        for thread in self.threads:
+            if thread.ident is not None:
+                thread.join(10)
 
     def _serve(self, index: int) -> None:
         try:

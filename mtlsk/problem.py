@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import time
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +21,10 @@ from sklearn.utils import Bunch
 
 from mtlsk.component import closest, import_object
 from mtlsk.datasets import MAKERS, load_table, split_rows
+from mtlsk.datasets._columns import feature_column, target_column
 from mtlsk.estimators import MultiTaskRegressor
 from mtlsk.scorers import SCORERS
-from mtlsk.search import SearchSpace
+from mtlsk.search import SearchSpace, choices_of
 from mtlsk.studyfile import DataSection, StudyError, StudyFile
 
 PARTS = ("train", "validation", "test")
@@ -152,16 +156,37 @@ def load(section: DataSection) -> Bunch:
             f"{', '.join(MAKERS)}, 'module:function', or path = \"table.csv\""
         )
     try:
-        made = maker(**section.options)
+        inspect.signature(maker).bind(**section.options)
     except TypeError as error:
         raise StudyError(f"[data] options of {section.name!r}: {error}") from None
-    if isinstance(made, tuple):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a failed download says so itself
+            made = maker(**section.options)
+    except Exception as error:
+        raise StudyError(f"[data] {section.name!r}: {type(error).__name__}: {error}") from error
+    if isinstance(made, tuple) and len(made) == 2:
         made = Bunch(data=made[0], target=made[1])
+    if not (hasattr(made, "data") and hasattr(made, "target")):
+        raise StudyError(
+            f"[data] {section.name!r} returned a {type(made).__name__}; it must return (X, y) or "
+            "a Bunch with data and target"
+        )
     data, target = pd.DataFrame(made.data), pd.DataFrame(made.target)
+    if len(data) != len(target) or not len(data):
+        raise StudyError(f"[data] {section.name!r}: X has {len(data)} rows and y {len(target)}")
     data.columns = [str(c) for c in made.get("feature_names", data.columns)]
     target.columns = [str(c) for c in made.get("target_names", target.columns)]
     target = choose_targets(target, section.targets, section.name)
     frame = made.get("frame", data)
+    for dropped in section.drop:
+        if dropped not in data:
+            raise StudyError(
+                f"[data] drop names {dropped!r}{closest(dropped, data.columns)}, which is no "
+                f"column of {section.name!r}"
+            )
+    data = data.apply(lambda column: feature_column(column, str(column.name)))
+    target = target.apply(lambda column: target_column(column, str(column.name)))
     digest = hashlib.sha256()
     for table in (data, target):
         digest.update(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes())
@@ -204,7 +229,7 @@ def prepare(
     numbers = [c for c in data if c not in text]
     as_numbers = [SimpleImputer(strategy="median", keep_empty_features=True)]
     as_text = make_pipeline(
-        SimpleImputer(strategy="most_frequent", missing_values=None),
+        SimpleImputer(strategy="most_frequent", missing_values=None, keep_empty_features=True),
         OneHotEncoder(handle_unknown="ignore", sparse_output=False, max_categories=MAX_CATEGORIES),
     )
     columns = ColumnTransformer(
@@ -281,16 +306,28 @@ def resolve_objectives(
 
 
 def check_space(space: SearchSpace, problem: Problem) -> None:
-    """Build one net of every component the space names, so that wrong parameters show at once."""
+    """Build one net for every choice the space names, so that wrong parameters show at once."""
     X, y = (a[:64] for a in problem.parts["train"])
-    for owner in ("aggregator", "controller"):
-        for word in space.classes(owner):
-            trial = Rehearsal({owner: word} if owner in space.choices else {})
-            try:
-                params = space.suggest(trial, problem.n_tasks)
-                MultiTaskRegressor(**params).initialize_for(X, np.nan_to_num(y))
-            except (ValueError, TypeError) as error:
-                raise StudyError(f"[estimator] or [search]: {error}") from None
+    for fixed in rehearsals(space):
+        try:
+            params = space.suggest(Rehearsal(fixed), problem.n_tasks)
+            MultiTaskRegressor(**params).initialize_for(X, np.nan_to_num(y))
+        except (ValueError, TypeError) as error:
+            raise StudyError(f"[estimator] or [search]: {error}") from None
+
+
+def rehearsals(space: SearchSpace) -> Iterator[dict[str, Any]]:
+    """Yield stored parameters that between them take every choice of a space once."""
+    yield {}
+    for owner, words in space.choices.items():
+        yield from ({owner: word} for word in words)
+    for name, domain in space.own.items():
+        yield from ({name: value} for value in choices_of(domain))
+    for (owner, cls, parameter), domain in space.parts.items():
+        for word, found in space.classes(owner).items():
+            if found is not None and found.__name__ == cls:
+                stored = f"{owner}[{cls}]__{parameter}"
+                yield from ({owner: word, stored: value} for value in choices_of(domain))
 
 
 class Rehearsal:
@@ -310,6 +347,4 @@ class Rehearsal:
     def suggest_categorical(self, name: str, choices: Any) -> Any:
         """Return the one asked for, or the first."""
         wanted = self.fixed.get(name)
-        lower = {c.lower() if isinstance(c, str) else c: c for c in choices}
-        key = wanted.lower() if isinstance(wanted, str) else wanted
-        return lower.get(key, next(iter(choices)))
+        return wanted if wanted in list(choices) else next(iter(choices))

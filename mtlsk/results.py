@@ -11,7 +11,6 @@ import pandas as pd
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from mtlsk.machine import machine, versions
 from mtlsk.studyfile import StudyError
 from mtlsk.trials import SCHEMA, SEARCH, load_study, study_names
 
@@ -43,8 +42,7 @@ def read_results(name: str, storage: RDBStorage) -> dict[str, Any]:
         "trials": trials_frame(studies, about),
         "seed": about["seed"],
         "wanted": {w: s.user_attrs.get("wanted", 0) for w, s in studies.items()},
-        "machine": machine(),
-        "versions": versions(),
+        **studies[SEARCH].user_attrs.get("ran", {"machine": {}, "versions": {}}),
     }
 
 

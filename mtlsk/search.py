@@ -28,7 +28,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "optimizer": OPTIMIZERS,
 }
 OWN_DOMAINS: dict[str, Domain] = {
-    "lr": Interval(1e-4, 1e-1, log=True),
+    "lr": Interval(0.0, math.inf, log=True, search=(1e-4, 1e-1)),
     "task_scale": SCALE,
     "update_norm": Choice("native", "mean"),
 }
@@ -53,7 +53,18 @@ class Labelled:
 
     def suggest(self, trial: Trial, name: str, n_tasks: int) -> Any:
         """Ask for one of the values."""
-        return json.loads(trial.suggest_categorical(name, [json.dumps(v) for v in self.values]))
+        return json.loads(trial.suggest_categorical(name, self.labels()))
+
+    def labels(self) -> list[str]:
+        """Return the JSON texts that stand for the values."""
+        return [json.dumps(v) for v in self.values]
+
+
+def choices_of(domain: Domain) -> list[Any]:
+    """Return what a trial is asked to choose among for a domain, nothing for an interval."""
+    if isinstance(domain, Choice):
+        return list(domain.values)
+    return domain.labels() if isinstance(domain, Labelled) else []
 
 
 def parse_domain(where: str, spec: Any, own: Domain | None) -> Domain:
@@ -62,8 +73,11 @@ def parse_domain(where: str, spec: Any, own: Domain | None) -> Domain:
         if not spec:
             raise StudyError(f"{where}: an empty list has nothing to choose; list the choices")
         scalar = all(isinstance(v, (str, bool, int, float)) for v in spec)
+        if not scalar and not all(isinstance(v, (str, bool, int, float, list)) for v in spec):
+            raise StudyError(f"{where}: choices are numbers, words or lists, got {spec!r}")
         domain: Domain = Choice(*spec) if scalar else Labelled(spec)
-        if own is not None and not isinstance(own, Interval):
+        open_ended = isinstance(own, Interval) and bool(_bounding(own))
+        if own is not None and not open_ended:
             for value in spec:
                 if value not in own:
                     raise StudyError(f"{where}: {value!r} is not allowed; it must be {own}")
@@ -142,9 +156,12 @@ class SearchSpace:
                     f"allowed: {', '.join(known)}"
                 )
         space = cls(dict(estimator))
+        for owner in ("aggregator", "controller"):
+            space.classes(owner)  # also a name that [search] overrides must exist
         for name, spec in search.items():
             if name in REGISTRIES:
                 space._add_choices(name, spec)
+        space._check_fixed_parts()
         for name, spec in search.items():
             owner, _, parameter = name.partition("__")
             if name in REGISTRIES:
@@ -179,9 +196,25 @@ class SearchSpace:
             if word is None or (isinstance(word, str) and word.lower() == "none"):
                 found["none"] = None
             else:
-                key = word if isinstance(word, str) else str(word.get("name", word))
+                inner = word.get("name", word) if isinstance(word, Mapping) else word
+                key = inner if isinstance(inner, str) else str(inner)
                 found[key] = _find(owner, word, f"[estimator] {owner}")
         return found
+
+    def _check_fixed_parts(self) -> None:
+        """Raise for a fixed ``aggregator__x`` that none of the aggregators named here has."""
+        for name in self.estimator:
+            owner, _, parameter = name.partition("__")
+            if not parameter or owner not in ("aggregator", "controller"):
+                continue
+            classes = [c for c in self.classes(owner).values() if c is not None]
+            valid = sorted({p for c in classes for p in parameter_names(c)})
+            if parameter not in valid:
+                raise StudyError(
+                    f"[estimator] {name}: none of {', '.join(self.classes(owner))} has a parameter "
+                    f"{parameter!r}{closest(parameter, valid)}; theirs: "
+                    f"{', '.join(valid) or 'none'}"
+                )
 
     def _add_part(self, owner: str, parameter: str, spec: Any) -> None:
         where = f"[search] {owner}__{parameter}"

@@ -25,6 +25,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from mtlsk.folder import MARKER, check_folder, check_same, write_atomically
+from mtlsk.machine import machine, versions
 from mtlsk.pool import Pool
 from mtlsk.problem import Problem, check_space
 from mtlsk.results import read_results
@@ -39,7 +40,6 @@ from mtlsk.trials import (
     count,
     fail_abandoned,
     host_digest,
-    load_study,
     open_storage,
     study_names,
     wait_until_none_runs,
@@ -122,9 +122,16 @@ class Study:
         if n_workers < 1:
             raise StudyError(f"--workers {workers} is not allowed; give a number from 1")
         storage, studies = self.open()
+        device = self.override.get("device", self.file.estimator.get("device", "cpu"))
+        # as it is where the trials run: a report may be written elsewhere
+        studies[SEARCH].set_user_attr(
+            "ran", {"machine": {**machine(), "device": device}, "versions": versions()}
+        )
         job = {
             "study": self._resolved(),
             "estimator": self.override,
+            "sha256": self.problem.sha256,
+            "wanted": self.wanted,
             "storage": self.storage_url,
             "threads": max(1, cores() // n_workers),
             "sys_path": [p or os.getcwd() for p in sys.path],
@@ -134,14 +141,14 @@ class Study:
             if progress is not None:
                 progress({w: count(s) for w, s in studies.items()}, self.wanted)
 
-        def fail_all() -> None:
+        def fail_all(*, died: bool = False) -> None:
             for study in studies.values():
-                fail_abandoned(study)
+                fail_abandoned(study, died=died)
 
         tick()
         while True:
             fail_all()
-            pool = Pool(job, n_workers, partial(self._next, studies), fail_all)
+            pool = Pool(job, n_workers, partial(self._next, studies), partial(fail_all, died=True))
             try:
                 pool.run(tick)
             finally:  # also after Ctrl-C: what the workers left is failed and queued again
@@ -223,37 +230,42 @@ class Study:
     def _study(
         self, storage: RDBStorage, which: str, name: str, identity: dict[str, Any]
     ) -> optuna.Study:
-        if name in optuna.get_all_study_names(storage):
-            study = load_study(storage, name)
-            check_same(study.user_attrs.get("mtlsk"), identity, f"storage, study {name!r}")
-        else:
-            directions: list[Literal["minimize", "maximize"]] = [
-                "maximize" if m else "minimize" for m in self.problem.maximise
-            ]
+        directions: list[Literal["minimize", "maximize"]] = [
+            "maximize" if m else "minimize" for m in self.problem.maximise
+        ]
+        try:
             study = optuna.create_study(
                 study_name=name, storage=storage, directions=directions, load_if_exists=True
             )
+        except ValueError as error:  # of that name, with other objectives
+            raise StudyError(f"storage, study {name!r}: {error}; give another --storage") from None
+        about = study.user_attrs.get("mtlsk")
+        if about is None and not count(study).begun:
+            # new, or a run was stopped while it made it
             if which == SCALARIZATION:  # equal weights are what everybody tries first
                 equal = self.spaces[which].equal_weights(self.problem.n_tasks)
                 study.enqueue_trial(equal, skip_if_exists=True)
-            problem = self.problem
-            study.set_user_attr(
-                "mtlsk",
-                {
-                    "schema": SCHEMA,
-                    "study": identity,
-                    "data": {"name": problem.name, "sha256": problem.sha256},
-                    "n_rows": problem.n_rows,
-                    "notes": [*problem.notes, *self._notes()],
-                    "objectives": problem.objectives,
-                    "maximise": problem.maximise,
-                    "task_names": problem.task_names,
-                    "seed": self.file.study.seed,
-                },
-            )
+            study.set_user_attr("mtlsk", self._about(identity))
+        else:
+            check_same(about, identity, f"storage, study {name!r}")
         if study.user_attrs.get("wanted") != self.wanted[which]:
             study.set_user_attr("wanted", self.wanted[which])
         return study
+
+    def _about(self, identity: dict[str, Any]) -> dict[str, Any]:
+        """Return what a storage keeps of the study, for its report and its next run."""
+        problem = self.problem
+        return {
+            "schema": SCHEMA,
+            "study": identity,
+            "data": {"name": problem.name, "sha256": problem.sha256},
+            "n_rows": problem.n_rows,
+            "notes": [*problem.notes, *self._notes()],
+            "objectives": problem.objectives,
+            "maximise": problem.maximise,
+            "task_names": problem.task_names,
+            "seed": self.file.study.seed,
+        }
 
     def _notes(self) -> list[str]:
         space = self.spaces[SEARCH]

@@ -15,7 +15,7 @@ import optuna
 import psutil
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from mtlsk.studyfile import StudyError
 
@@ -24,6 +24,12 @@ SCHEMA = 1
 
 HEARTBEAT, GRACE = 10, 60
 """Seconds between the signs of life of a trial, and without one before it counts as lost."""
+
+OWNERLESS = 10
+"""Seconds that a trial may run without having said whose it is: that takes milliseconds."""
+
+MAX_LOST = 3
+"""Times that the worker of one and the same trial may die before the trial counts as failed."""
 
 SEARCH, SCALARIZATION = "search", "scalarization"
 
@@ -45,15 +51,23 @@ def open_storage(url: str) -> RDBStorage:
     """
     engine = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return RDBStorage(
-                url,
-                engine_kwargs=engine,
-                heartbeat_interval=HEARTBEAT,
-                grace_period=GRACE,
-                heartbeat_stale_trial_callback=requeue,
-            )
+        for attempt in range(10):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                    return RDBStorage(
+                        url,
+                        engine_kwargs=engine,
+                        heartbeat_interval=HEARTBEAT,
+                        grace_period=GRACE,
+                        heartbeat_stale_trial_callback=requeue,
+                    )
+            except (OperationalError, IntegrityError, AssertionError):
+                # another process may be making the tables at this moment
+                if attempt == 9 or not _exists(url):
+                    raise
+                time.sleep(0.2)
+        raise AssertionError("not reached")
     except RuntimeError as error:  # Optuna's own check of its tables
         raise StudyError(
             f"the storage was written by another version of optuna ({_first_line(error)}); "
@@ -64,6 +78,11 @@ def open_storage(url: str) -> RDBStorage:
             f"the storage cannot be opened ({_first_line(error)}); give --storage a URL like "
             "sqlite:///study.db or postgresql://user@host/database"
         ) from None
+
+
+def _exists(url: str) -> bool:
+    """Say whether the file of an SQLite URL is there; other databases are taken to be."""
+    return not url.startswith("sqlite:///") or os.path.exists(url.removeprefix("sqlite:///"))
 
 
 def _first_line(error: BaseException) -> str:
@@ -95,7 +114,7 @@ def is_gone(trial: FrozenTrial) -> bool:
     who = trial.user_attrs.get("owner")
     if who is None:
         began = trial.datetime_start or datetime.datetime.now()
-        return (datetime.datetime.now() - began).total_seconds() > GRACE
+        return (datetime.datetime.now() - began).total_seconds() > OWNERLESS
     if who["host"] != host_digest():
         return False
     try:
@@ -108,22 +127,32 @@ def is_gone(trial: FrozenTrial) -> bool:
 
 def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
     """Put the parameters of a lost trial back in the queue: it will be run again."""
-    study.enqueue_trial(trial.params)
+    study.enqueue_trial(trial.params, user_attrs={"lost": trial.user_attrs.get("lost", 0)})
 
 
-def fail_abandoned(study: optuna.Study) -> int:
-    """Fail the RUNNING trials whose owner is gone, queue them again, and return how many."""
+def fail_abandoned(study: optuna.Study, *, died: bool = False) -> int:
+    """Fail the RUNNING trials whose owner is gone, queue them again, and return how many.
+
+    ``died`` says that the owner did not end on anybody's wish: a trial that has brought down
+    ``MAX_LOST`` workers is not run again but counts as failed.
+    """
     count = 0
     storage = study._storage
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if is_gone(trial):
+            lost = trial.user_attrs.get("lost", 0) + int(died)
             try:
+                storage.set_trial_user_attr(trial._trial_id, "lost", lost)
+                if lost >= MAX_LOST:
+                    text = f"lost: its worker died {lost} times"
+                    storage.set_trial_user_attr(trial._trial_id, "failed", text)
                 mine = storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
             except optuna.exceptions.UpdateFinishedTrialError:
                 continue  # it ended, or another process was first
             if mine:
-                requeue(study, trial)
                 count += 1
+                if lost < MAX_LOST:
+                    study.enqueue_trial(trial.params, user_attrs={"lost": lost})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)
@@ -137,6 +166,11 @@ class Counts:
     complete: int
     failed: int
     running: int
+
+    @property
+    def begun(self) -> int:
+        """Trials that ran or run."""
+        return self.complete + self.failed + self.running
 
     @property
     def done(self) -> int:

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
+from optuna.trial import TrialState
 
 from mtlsk.estimators import MultiTaskRegressor
 from mtlsk.problem import Problem
 from mtlsk.sampler import SeededByTrial
 from mtlsk.search import SearchSpace
-from mtlsk.studyfile import StudyFile
+from mtlsk.studyfile import StudyError, StudyFile
 from mtlsk.trials import SCALARIZATION, SEARCH, load_study, open_storage, owner, study_names
 
 
@@ -28,6 +29,21 @@ def warm_up() -> None:
     """Fit a tiny net once: what torch imports on first use is no part of the first trial's time."""
     X = np.random.default_rng(0).normal(size=(8, 2))
     MultiTaskRegressor(hidden_layer_sizes=(2,), max_epochs=1, random_state=0).fit(X, X)
+
+
+class SurplusError(RuntimeError):
+    """A trial that is not needed: it fails without counting."""
+
+
+def trials_of(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Return the trials of a study, not to be changed."""
+    return study.get_trials(deepcopy=False)
+
+
+def counts(trial: optuna.trial.FrozenTrial) -> bool:
+    """Say whether a trial counts, or will, towards the total wanted."""
+    running = trial.state in (TrialState.COMPLETE, TrialState.RUNNING)
+    return running or "failed" in trial.user_attrs
 
 
 class Worker:
@@ -38,11 +54,14 @@ class Worker:
         torch.set_num_threads(job["threads"])
         self.study = StudyFile.model_validate(job["study"])
         self.problem = Problem.load(self.study)
+        if self.problem.sha256 != job["sha256"]:
+            raise StudyError(f"the data of {self.problem.name!r} changed while the study ran")
         space = SearchSpace.parse(self.study.estimator, self.study.search)
         self.spaces = {SEARCH: space, SCALARIZATION: space.baseline()}
         self.storage = open_storage(job["storage"])
         self.names = study_names(self.study.study.name)
         self.override = job["estimator"]  # the command line's word is the last
+        self.wanted = job["wanted"]
         self.owner = owner()
         warm_up()
 
@@ -53,20 +72,29 @@ class Worker:
         study = load_study(self.storage, self.names[which], SeededByTrial(seed))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.optimize(
-                lambda trial: self.objective(trial, self.spaces[which]),
-                n_trials=1,
-                catch=(Exception,),
-            )
-        ended = [t for t in study.get_trials(deepcopy=False) if self._mine(t)]
-        return str(max(ended, key=lambda t: t.number).state.name)
+            try:
+                study.optimize(
+                    lambda trial: self.objective(trial, study, which),
+                    n_trials=1,
+                    catch=(Exception,),
+                )
+            except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+                # somebody took this process for dead and ended its trial
+                if any(t.state is TrialState.RUNNING and self._mine(t) for t in trials_of(study)):
+                    raise
+        ended = [t for t in trials_of(study) if t.state.is_finished() and self._mine(t)]
+        return max(ended, key=lambda t: t.number).state.name if ended else "FAIL"
 
     def _mine(self, trial: optuna.trial.FrozenTrial) -> bool:
-        return trial.state.is_finished() and trial.user_attrs.get("owner") == self.owner
+        return bool(trial.user_attrs.get("owner") == self.owner)
 
-    def objective(self, trial: optuna.Trial, space: SearchSpace) -> list[float]:
+    def objective(self, trial: optuna.Trial, study: optuna.Study, which: str) -> list[float]:
         """Return the validation objectives of one trial and store what it measured on test."""
         trial.set_user_attr("owner", self.owner)
+        earlier = [t for t in trials_of(study) if t.number < trial.number and counts(t)]
+        if len(earlier) >= self.wanted[which]:
+            raise SurplusError("another command on this storage was first")
+        space = self.spaces[which]
         try:
             suggested = space.suggest(trial, self.problem.n_tasks)
             # Optuna keeps the numbers a simplex is made from; a reader wants the point itself

@@ -540,3 +540,9 @@ def test_the_loop_of_the_module_docstring_runs_and_learns(dtype):
     exec(code, names)
     assert names["descent"].n_steps == 60
     assert bool((per_task_losses(module(x), y).detach() < 0.8 * before).all())
+
+
+def test_none_is_no_controller_in_a_word_too():
+    module = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    assert Descent(module, optimizer, controller="None", n_tasks=2).controller is None

@@ -1,9 +1,12 @@
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from mtlsk.datasets import split_rows
-from mtlsk.problem import Problem, prepare, resolve_objectives
+from mtlsk.problem import Problem, check_space, prepare, resolve_objectives
+from mtlsk.search import SearchSpace
 from mtlsk.studyfile import StudyError, validate
 
 
@@ -90,6 +93,42 @@ def test_a_function_of_ones_own_as_data(tmp_path, monkeypatch):
     assert (problem.n_tasks, sum(problem.n_rows.values())) == (2, 80)
     one = study({"name": "mine_data:make", "targets": 1, "split": "random"})
     assert Problem.load(one).n_tasks == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        ("activation", ["relu", "tahn"]),
+        ("hidden_layer_sizes", [[8], [0]]),
+        ("device", ["cpu", "tpu"]),
+        ("optimizer", ["SGD", "AdamW"]),
+    ],
+)
+def test_every_choice_is_rehearsed_before_a_run(name, choices):
+    problem = Problem.load(study({"name": "linnerud", "split": "random"}))
+    estimator = {"optimizer__dampening": 0.5} if name == "optimizer" else {}
+    with pytest.raises(StudyError, match=name if name != "optimizer" else "dampening"):
+        check_space(SearchSpace.parse(estimator, {name: choices}), problem)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("return {}", "returned a dict"),
+        ("return None", "returned a NoneType"),
+        ("raise KeyError('lost')", "KeyError: 'lost'"),
+        ("return np.ones((9, 2)), np.ones((8, 2))", "9 rows and y 8"),
+        ("return np.full((9, 2), np.inf), np.ones((9, 2))", "infinite in row 1"),
+    ],
+)
+def test_what_a_function_of_ones_own_does_wrong_is_one_line(tmp_path, monkeypatch, body, words):
+    (tmp_path / "wrong_data.py").write_text(f"import numpy as np\ndef make():\n    {body}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wrong_data", raising=False)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the words are checked below
+        Problem.load(study({"name": "wrong_data:make"}))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,14 @@ def test_the_baseline_searches_weights_and_what_is_not_about_gradients():
         ({}, {"lr": {"low": 0.0, "high": 1.0, "log": True}}, ["log needs low > 0"]),
         ({}, {"lr": 0.1}, ["lr=0.1", "list of choices"]),
         ({}, {"lr": []}, ["empty list"]),
+        ({"aggregator": "MGDAA"}, {"aggregator": ["MGDA"]}, ["[estimator]", "'MGDAA'"]),
+        ({"aggregator": 3}, {}, ["aggregator=3", "is not understood"]),
+        ({"aggregator__zz": 3}, {"aggregator": ["CAGrad"]}, ["aggregator__zz", "theirs: c"]),
+        (
+            {},
+            {"aggregator": ["ConicGrad"], "aggregator__c": [0.2, 3.0]},
+            ["3.0 is not allowed", "(0, 1]"],
+        ),
         ({}, {"max_epochs": {}}, ["max_epochs", "declares no domain"]),
         (
             {},

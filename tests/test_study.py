@@ -1,8 +1,10 @@
 """Studies end to end, on worker processes; one small study serves most tests."""
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -178,8 +180,6 @@ def test_storage_of_another_version_is_refused(tmp_path):
 
 
 def test_storage_of_another_optuna_is_refused(tmp_path):
-    import sqlite3
-
     study = Study.from_toml(write(tmp_path), out=tmp_path / "out")
     storage, _ = study.open()
     storage.remove_session()
@@ -201,27 +201,25 @@ def test_diverged_trials_are_marked_and_the_study_goes_on(tmp_path):
 
 
 def running(folder):
+    """Owners of the trials that run, read from the database as it is."""
     database = folder / "runs" / "small" / "study.db"
-    if not database.exists():
-        return []
+    query = (
+        "SELECT value_json FROM trial_user_attributes JOIN trials USING (trial_id) "
+        "WHERE state = 'RUNNING' AND key = 'owner'"
+    )
     try:
-        storage = trials.open_storage(f"sqlite:///{database}")
-        studies = optuna.get_all_study_names(storage)
-        return [
-            t
-            for name in studies
-            for t in trials.load_study(storage, name).get_trials(deepcopy=False)
-            if t.state is TrialState.RUNNING and "owner" in t.user_attrs
-        ]
-    except (StudyError, KeyError):  # it is just being made
+        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as opened:
+            return [json.loads(text) for (text,) in opened.execute(query)]
+    except sqlite3.OperationalError:  # it is just being made
         return []
 
 
 def wait_for(condition, seconds=120):
     end = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
+        time.sleep(0.05)
+    return found
 
 
 def start(folder, *arguments):
@@ -236,10 +234,9 @@ def start(folder, *arguments):
 
 
 def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(tmp_path):
-    write(tmp_path, epochs=25)
+    write(tmp_path, epochs=150)
     process = start(tmp_path, "--trials", "2", "--workers", "2")
-    wait_for(lambda: len(running(tmp_path)) == 2)
-    owners = [t.user_attrs["owner"]["pid"] for t in running(tmp_path)]
+    owners = wait_for(lambda: [owner["pid"] for owner in running(tmp_path)])
     assert {os.getpgid(pid) for pid in owners} == {os.getpgid(process.pid)}
     os.killpg(process.pid, signal.SIGINT)  # what the terminal does: all of the group
     _, error = process.communicate(timeout=60)
@@ -247,7 +244,6 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(tmp_path):
     assert "the same command goes on" in error
     assert "Traceback" not in error
     assert not running(tmp_path)
-    write(tmp_path, epochs=25)
     again = mtlsk("study", "run", "small.toml", "--trials", 2, "--workers", 2, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     for found in states(tmp_path).values():
@@ -256,11 +252,10 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(tmp_path):
 
 
 def test_a_killed_worker_loses_one_trial_which_is_run_again(tmp_path):
-    write(tmp_path, epochs=25)
+    write(tmp_path, epochs=150)
     process = start(tmp_path, "--trials", "2", "--workers", "2")
-    wait_for(lambda: len(running(tmp_path)) == 2)
-    victim = running(tmp_path)[0]
-    os.kill(victim.user_attrs["owner"]["pid"], signal.SIGKILL)
+    victim = wait_for(lambda: running(tmp_path))[0]
+    os.kill(victim["pid"], signal.SIGKILL)
     output, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     found = states(tmp_path)
@@ -296,6 +291,46 @@ def test_trials_of_a_process_that_is_gone_are_failed_at_once_and_queued_again(tm
     assert trials.count(search).done == 0  # a lost trial does not count
 
 
+def test_a_trial_that_brings_down_three_workers_is_not_run_again(tmp_path):
+    search = Study.from_toml(write(tmp_path), out=tmp_path / "out").open()[1]["search"]
+    gone = {**trials.owner(), "started": 0.0}
+    for _ in range(trials.MAX_LOST):
+        ask(search).set_user_attr("owner", gone)
+        assert trials.fail_abandoned(search, died=True) == 1
+    assert [t.state.name for t in search.get_trials()] == ["FAIL"] * trials.MAX_LOST
+    assert "worker died 3 times" in search.get_trials()[-1].user_attrs["failed"]
+    assert trials.count(search).done == 1
+
+
+def test_a_stop_is_no_death(tmp_path):
+    search = Study.from_toml(write(tmp_path), out=tmp_path / "out").open()[1]["search"]
+    gone = {**trials.owner(), "started": 0.0}
+    for _ in range(trials.MAX_LOST + 1):
+        ask(search).set_user_attr("owner", gone)
+        trials.fail_abandoned(search)
+    assert search.get_trials()[-1].state is TrialState.WAITING
+
+
+def test_a_run_stopped_while_it_made_the_study_can_go_on(tmp_path):
+    study = Study.from_toml(write(tmp_path), out=tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    storage = trials.open_storage(study.storage_url)
+    directions = ["minimize"] * len(study.problem.objectives)
+    optuna.create_study(study_name="small", storage=storage, directions=directions)
+    assert study.open()[1]["search"].user_attrs["mtlsk"]["schema"] == trials.SCHEMA
+
+
+def test_two_commands_on_one_folder_share_the_total(tmp_path):
+    write(tmp_path)
+    both = [start(tmp_path, "--trials", "3", "--workers", "1") for _ in range(2)]
+    ends = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ends
+    assert {w: s.count("COMPLETE") for w, s in states(tmp_path).items()} == {
+        "search": 3,
+        "scalarization": 3,
+    }
+
+
 def test_a_process_id_given_to_another_process_is_not_the_owner(tmp_path):
     study = Study.from_toml(write(tmp_path), out=tmp_path / "out")
     search = study.open()[1]["search"]
@@ -314,6 +349,8 @@ def test_a_worker_has_the_torch_threads_it_is_given(tmp_path, threads):
         {
             "study": study.file.model_dump(),
             "estimator": {},
+            "sha256": study.problem.sha256,
+            "wanted": study.wanted,
             "storage": study.storage_url,
             "threads": threads,
             "sys_path": sys.path,
