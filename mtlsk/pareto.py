@@ -187,8 +187,9 @@ class Comparison:
             return self._single_points()
         a, b = int(self.search.undominated.sum()), int(self.scalarization.undominated.sum())
         return (
-            f"{self._hypervolume_sentence()} No scalarization point dominates {_of(a, n)} of the "
-            f"searched front; no searched point dominates {_of(b, k)} of scalarization's."
+            f"{self._hypervolume_sentence()} Of the searched front {_of(a, n)} "
+            f"dominated by no scalarization point, of scalarization's front {_of(b, k)} dominated "
+            "by no searched point."
         )
 
     def _hypervolume_sentence(self) -> str:
@@ -245,7 +246,7 @@ class Comparison:
 
 
 def _of(part: int, whole: int) -> str:
-    return f"{part} of {whole} point{'' if whole == 1 else 's'}"
+    return f"{part} of {whole} point{'' if whole == 1 else 's'} {'is' if part == 1 else 'are'}"
 
 
 def compare_fronts(search: ArrayLike, scalarization: ArrayLike) -> Comparison:

@@ -50,3 +50,11 @@ def test_readme_opens_with_the_two_commands():
     assert "pip install" in second
     assert "'.[test]'" in second
     assert second.endswith("pytest")
+
+
+def test_readme_tells_what_the_sarcos_report_found():
+    page = (ROOT / "studies" / "sarcos" / "report.md").read_text()
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    won = page.split("\n\n")[1].startswith("Scalarization wins")
+    assert won == ("linear scalarization with searched weights won at 12 trials each" in readme)
+    assert "trials wanted: search 12, scalarization 12" in page

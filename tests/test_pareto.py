@@ -190,8 +190,8 @@ def test_verdict(a, b, begins, says):
     verdict = comparison(a, b).verdict()
     assert verdict.startswith(begins)
     assert says in verdict
-    assert "No scalarization point dominates 1 of 2 points of the searched front" in verdict
-    assert "no searched point dominates 1 of 2 points of scalarization's" in verdict
+    assert "Of the searched front 1 of 2 points is dominated by no scalarization point" in verdict
+    assert "of scalarization's front 1 of 2 points is dominated by no searched point" in verdict
 
 
 def test_a_small_difference_is_a_tie_however_the_box_stretches_it():
