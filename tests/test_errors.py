@@ -253,6 +253,11 @@ FITTED = {
     ),
     "length in partial_fit": (lambda net: net.partial_fit(X, Y[:-1]), "40", "39"),
     "empty predict": (lambda net: net.predict(X[:0]), "0 sample"),
+    "sample_weight in fit": (
+        lambda net: net.fit(X, Y, sample_weight=np.ones(40)),
+        "sample_weight",
+        "leave it out",
+    ),
     "sample_weight in score": (lambda net: net.score(X, Y, np.ones(40)), "sample_weight"),
 }
 

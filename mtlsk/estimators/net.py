@@ -29,7 +29,7 @@ from mtlsk.engines.exact import ExactGradients, gramian_of
 from mtlsk.estimators.batches import SlicedBatches, batches
 from mtlsk.estimators.parameters import build_module, check_parameters
 from mtlsk.estimators.printlog import EpochMeter, TaskPrintLog
-from mtlsk.estimators.validation import check_features, check_targets
+from mtlsk.estimators.validation import check_features, check_targets, refuse_weights
 from mtlsk.modules import CRITERIA, HardSharing, Task
 from mtlsk.optimizers import optimizer_arguments, set_option
 from mtlsk.taskmap import TaskMap
@@ -138,6 +138,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             When a loss or gradient is not finite.
         """
         fresh = not (self.warm_start and self.initialized_)
+        refuse_weights(fit_params)
         with self._all_or_nothing():
             features, targets = self._check(X, y, reset=fresh)
             if fresh:
@@ -146,6 +147,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, **fit_params: Any) -> Self:
         """Train for one pass over the data, going on from what was learned before."""
+        refuse_weights(fit_params)
         with self._all_or_nothing():
             features, targets = self._check(X, y, reset=not self.initialized_)
             if not self.initialized_:
@@ -225,8 +227,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         return features, targets
 
     def _train(self, X: NDArray[Any], y: NDArray[Any], epochs: int, **fit_params: Any) -> Self:
-        if fit_params.get("sample_weight") is not None:
-            raise ValueError("sample_weight is not supported yet; leave it out")
         check_parameters(self)
         labelled = ~np.isnan(y).all(axis=1)
         if not labelled.all():  # a row without any label teaches nothing

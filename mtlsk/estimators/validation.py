@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,12 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> NDArray[np.float32
             "clip or scale the column first"
         )
     return array
+
+
+def refuse_weights(fit_params: Mapping[str, Any]) -> None:
+    """Raise ValueError for sample weights: the module's forward would get them."""
+    if fit_params.get("sample_weight") is not None:
+        raise ValueError("sample_weight is not supported yet; leave it out")
 
 
 def target_names(y: Any) -> list[str] | None:
