@@ -49,3 +49,35 @@ def task_jacobian(losses: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor,
         for row in torch.eye(len(losses), dtype=losses.dtype, device=losses.device)
     ]
     return tuple(torch.stack([row[i].reshape(-1) for row in rows]) for i in range(len(parameters)))
+
+
+def progress_by_double_backward(
+    losses: Tensor, direction: Sequence[Tensor], parameters: Sequence[Tensor]
+) -> Tensor:
+    """Return J d (K,) on the graph at hand: the gradient over v of <J^T v, d>.
+
+    Exact for any module that can be differentiated twice, at about two backward passes; no further
+    forward pass, so nothing random can differ.
+
+    Parameters
+    ----------
+    losses : tensor of shape (K,), with a graph
+    direction : sequence of P tensors, d
+    parameters : sequence of P tensors
+    """
+    v = torch.ones_like(losses, requires_grad=True)
+    with torch.enable_grad():
+        rows = torch.autograd.grad(
+            losses,
+            list(parameters),
+            grad_outputs=v,
+            retain_graph=True,
+            create_graph=True,
+            allow_unused=True,
+        )
+        parts = [(g * d).sum() for g, d in zip(rows, direction, strict=True) if g is not None]
+        total = torch.stack(parts).sum() if parts else v.sum() * 0
+    if not total.requires_grad:
+        return torch.zeros_like(losses)
+    (progress,) = torch.autograd.grad(total, v, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(losses) if progress is None else progress

@@ -18,9 +18,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtlsk.aggregators import AGGREGATORS, Aggregator
+from mtlsk.aggregators import AGGREGATORS, Aggregator, OnlineDual
+from mtlsk.autodiff import weighted_gradient
+from mtlsk.component import shown
 from mtlsk.controllers import CONTROLLERS, Controller
-from mtlsk.engines import Engine, TaskGradients, build_engine
+from mtlsk.engines import (
+    ENGINES,
+    Budget,
+    Engine,
+    Features,
+    Forward,
+    Online,
+    TaskGradients,
+    build_engine,
+)
+from mtlsk.engines.exact import AutogradGradients
+from mtlsk.engines.linear import LinearGradients
 from mtlsk.gramian import mean_weights
 from mtlsk.optimizers import set_option
 from mtlsk.record import StepRecord
@@ -98,11 +111,21 @@ class Descent:
         self.task_names = list(task_names or (str(k) for k in range(n_tasks)))
         self.shared, self.own = split_parameters(module, n_tasks)
         self.n_steps = 0
+        self._tasks: list[int] = []
+        self._kept: tuple[list[int], Tensor, Tensor] | None = None  # (tasks, weights, of heads)
+        self._by_hand = self._losses_only()
+        self._check_engine()
         self.changes: Mapping[str, Any] = {}
         if self.controller is not None:
             self.controller.bind(optimizer)
 
-    def backward(self, losses: Tensor, present: Sequence[bool] | None = None) -> StepRecord:
+    @torch.no_grad()
+    def backward(
+        self,
+        losses: Tensor,
+        present: Sequence[bool] | None = None,
+        forward: Forward | None = None,
+    ) -> StepRecord:
         """Fill ``.grad`` of every parameter and apply what the controller changes.
 
         Parameters
@@ -111,37 +134,151 @@ class Descent:
         present : sequence of K bools, or None for all
             Which tasks have a label in this batch. The losses of the others are ignored, but must
             be finite: a sum over no rows divided by their number puts NaN into every gradient.
+        forward : Forward or None
+            The outputs behind the losses and which columns are whose: it buys cheaper routes.
         """
         tasks = [k for k in range(len(losses)) if present is None or present[k]]
         if not tasks:
             raise ValueError("no task has a label in this batch")
         self._tasks = tasks
-        chosen = losses if len(tasks) == len(losses) else losses[tasks]
-        p, active = self.task_map.matrix(tasks)
-        gradients = self.engine.differentiate(chosen, self.shared)
-        needs_gramian = self.aggregator.needs == "gramian" or self.update_norm == "mean"
-        gramian, host = self._to_host(gradients, needs_gramian)
-        self._check_finite(host, "loss", tasks)
-        if gramian is not None:
-            self._check_finite(gramian.diagonal(), "squared gradient norm", tasks)
-            gramian = p @ gramian @ p.T
-        self.aggregator.active_ = active
-        weights = self.aggregator.task_weights(
-            gramian if self.aggregator.needs == "gramian" else None, p @ host
-        )
-        if not bool(weights.isfinite().all()):
-            raise DivergenceError(
-                f"{type(self.aggregator).__name__} returned weights {weights.tolist()}: not finite"
-            )
-        back = p.T @ self._renormed(weights, gramian)
-        own = p.T @ (weights if self.aggregator.needs == "losses" else mean_weights(p))
-        direction = self._write(gradients, back, own)
-        record = self._record(losses, host, tasks, gramian, back, direction)
+        if len(tasks) < len(losses):
+            forward = None if forward is None else forward.of(tasks)
+            with torch.enable_grad():
+                losses = losses[tasks]
+        p, self.aggregator.active_ = self.task_map.matrix(tasks)
+        gradients: TaskGradients
+        if self._losses_only():  # no engine is needed; a controller may still ask for gradients
+            gradients = AutogradGradients(losses, self.shared)
+        else:
+            gradients = self.engine.differentiate(losses, self.shared, forward, self.own)
+            self._by_hand = isinstance(gradients, LinearGradients)
+        if isinstance(self.engine, Online) and isinstance(self.aggregator, OnlineDual):
+            host, gramian, back, direction = self._follow_dual(gradients, p, forward)
+        else:
+            host, gramian, back, direction = self._solve(gradients, p)
+        record = self._record(host, gramian, back, direction)
+        self.changes = {}
         if self.controller is not None:
             self.changes = self.controller.adjust(record, gradients)
             self.apply(self.changes)
         self.n_steps += 1
         return record
+
+    def _solve(
+        self, gradients: TaskGradients, p: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor, tuple[Tensor, ...]]:
+        """Bring (G, L) to the host, ask for weights and write the gradients they make."""
+        losses_only = self._losses_only()
+        kept = self._kept_weights()
+        host, gramian = self._to_host(gradients, not losses_only and kept is None)
+        self._check_finite(host, gramian)
+        if gramian is not None:
+            gramian = mapped(p, gramian)
+        if kept is None:
+            weights = self.aggregator.task_weights(
+                gramian if self.aggregator.needs == "gramian" else None, mapped(p, host)
+            )
+            if not math.isfinite(float(weights.sum())):
+                name = type(self.aggregator).__name__
+                raise DivergenceError(f"{name} returned weights {weights.tolist()}: not finite")
+            shared = mapped_back(p, self._renormed(weights, gramian))
+            by_loss = self.aggregator.needs == "losses"
+            own = mapped_back(p, weights if by_loss else mean_weights(weights))
+            self._kept = (self._tasks, shared, own)
+        else:
+            shared, own = kept
+        if losses_only:  # one backward pass for everything
+            whole = weighted_gradient(
+                gradients.losses, like(shared, gradients.losses), (*self.shared, *self.own)
+            )
+            direction, rest = whole[: len(self.shared)], whole[len(self.shared) :]
+        else:
+            direction = gradients.combine(like(shared, gradients.losses))
+            rest = gradients.combine_own(like(own, gradients.losses), self.own)
+        self._write(direction, rest)
+        return host, gramian, shared, direction
+
+    def _follow_dual(
+        self, gradients: TaskGradients, p: Tensor | None, forward: Forward | None
+    ) -> tuple[Tensor, None, Tensor, tuple[Tensor, ...]]:
+        """Take g_0 and g_w, write their mix, and move the dual weights against its progress.
+
+        Nothing is looked at here, so nothing is transferred: where losses are on the CPU they are
+        checked, elsewhere a loss that is not finite shows when the record is read.
+        """
+        assert isinstance(self.engine, Online)
+        losses = gradients.losses
+        host = losses.detach().double()
+        if not host.is_cuda:
+            self._check_finite(host, None)
+        kept = self._kept_weights()
+        if kept is not None:
+            back = kept[0]
+            direction = gradients.combine(like(back, losses))
+            self._write(direction, gradients.combine_own(like(kept[1], losses), self.own))
+            return host, None, back, direction
+        dual: Any = self.aggregator
+        n = len(losses) if p is None else len(p)
+        w = torch.as_tensor(dual.dual_weights(n, host.device))
+        p = p if p is None or not host.is_cuda else like(p, host)
+        equal = torch.full_like(w, 1 / n)
+        w0, w_raw = mapped_back(p, equal), mapped_back(p, w)
+        pair = self.engine.pair(gradients, self.own, w0, w_raw, forward)
+        gram2 = on_own_terms(pair.gram2)
+        alpha, beta = dual.coefficients(gram2)
+        if self.update_norm == "mean":
+            length = alpha**2 * gram2[0, 0] + 2 * alpha * beta * gram2[0, 1] + beta**2 * gram2[1, 1]
+            scale = (gram2[0, 0] / (length + 1e-300)) ** 0.5
+            alpha, beta = alpha * scale, beta * scale
+        if not host.is_cuda:
+            alpha, beta = float(alpha), float(beta)
+        direction = pair.along(alpha, beta)
+        dual.advance(on_own_terms(mapped(p, pair.progress())), self.engine.dual_lr)
+        self._write(direction, pair.own)
+        back = w0 * alpha + w_raw * beta
+        self._kept = (self._tasks, back, w0)
+        return host, None, back, direction
+
+    def _losses_only(self) -> bool:
+        return self.aggregator.needs == "losses" and self.update_norm == "native"
+
+    def _kept_weights(self) -> tuple[Tensor, Tensor] | None:
+        """Return the weights of an earlier step where ``every`` says that they serve this one."""
+        if self.n_steps % self.engine.every == 0 or self._kept is None:
+            return None
+        tasks, shared, own = self._kept
+        return (shared, own) if tasks == self._tasks else None
+
+    def _check_engine(self) -> None:
+        """Raise ValueError for an engine that the aggregator or the module cannot use."""
+        name = type(self.aggregator).__name__
+        if self.aggregator.needs == "losses":
+            return  # there is no Gramian to choose an engine for
+        if isinstance(self.engine, Online) and not (
+            isinstance(self.aggregator, OnlineDual) and self.aggregator.has_online_dual
+        ):
+            usable = [n.lower() for n, c in ENGINES.members().items() if not issubclass(c, Online)]
+            raise ValueError(
+                f"gramian='online' cannot serve {shown(self.aggregator)}, which has no online "
+                f"dual; {name} can use: {', '.join(['auto', *sorted(usable)])}"
+            )
+        if isinstance(self.engine, Features) and not self.own:
+            raise ValueError(
+                "gramian='features' needs a module with task parameters (heads) on top of the "
+                "shared ones, by shared_parameters() or task_parameters(k); this one can use: "
+                "auto, budget, exact, online"
+            )
+
+    @property
+    def looks_again(self) -> bool:
+        """Whether the next step may evaluate the batch again, by ``Forward.again``."""
+        return isinstance(self.engine, Online | Budget) and not self._by_hand
+
+    def check_losses(self, losses: Sequence[float]) -> None:
+        """Raise DivergenceError for means (K,) of losses that are not finite (NaN: no label)."""
+        for name, value in zip(self.task_names, losses, strict=False):
+            if math.isinf(value):
+                raise DivergenceError(f"the loss of task {name!r} became {value}")
 
     def observe(self, losses_after: Tensor) -> None:
         """Hand the losses (K,) after the update to an aggregator that asks for them.
@@ -150,7 +287,7 @@ class Descent:
         ``needs_losses_after`` is true is there anything to do.
         """
         p, _ = self.task_map.matrix(self._tasks)
-        self.aggregator.observe(p @ losses_after.detach().double().cpu()[self._tasks])
+        self.aggregator.observe(mapped(p, losses_after.detach().double().cpu()[self._tasks]))
 
     def apply(self, changes: Mapping[str, Any]) -> None:
         """Make changes to live objects: ``optimizer__*``, ``aggregator__*``, ``task_scale/groups``.
@@ -177,22 +314,24 @@ class Descent:
                     "allowed: lr, optimizer__*, aggregator__*, task_scale, task_groups"
                 )
 
-    def _to_host(self, gradients: TaskGradients, gramian: bool) -> tuple[Tensor | None, Tensor]:
-        """Bring (G, L) to the CPU as float64 in one transfer."""
+    def _to_host(self, gradients: TaskGradients, gramian: bool) -> tuple[Tensor, Tensor | None]:
+        """Bring (L, G) to the CPU as float64 in one transfer."""
         losses = gradients.losses.detach().double()
         if not gramian:
-            return None, losses.cpu()
+            return losses.cpu(), None
         k = len(losses)
-        host = torch.cat([gradients.gramian().reshape(-1), losses]).cpu()
-        return host[: k * k].reshape(k, k), host[k * k :]
+        host = torch.cat([losses, gradients.gramian().reshape(-1)]).cpu()
+        return host[:k], host[k:].reshape(k, k)
 
-    def _check_finite(self, values: Tensor, what: str, tasks: list[int]) -> None:
-        if bool(values.isfinite().all()):
+    def _check_finite(self, losses: Tensor, gramian: Tensor | None) -> None:
+        if math.isfinite(float(losses.sum() if gramian is None else losses.sum() + gramian.sum())):
             return
-        index = int((~values.isfinite()).nonzero()[0])
-        raise DivergenceError(
-            f"the {what} of task {self.task_names[tasks[index]]!r} became {float(values[index])}"
-        )
+        squares = torch.zeros_like(losses) if gramian is None else gramian.diagonal()
+        for what, values in (("loss", losses), ("squared gradient norm", squares)):
+            if not bool(values.isfinite().all()):
+                index = int((~values.isfinite()).nonzero()[0])
+                name = self.task_names[self._tasks[index]]
+                raise DivergenceError(f"the {what} of task {name!r} became {float(values[index])}")
 
     def _renormed(self, weights: Tensor, gramian: Tensor | None) -> Tensor:
         """Scale weights so that |J^T w| = |g0| where that is asked for and both are not zero."""
@@ -204,33 +343,45 @@ class Descent:
             return weights
         return weights * math.sqrt(wanted / length)
 
-    def _write(self, gradients: TaskGradients, shared: Tensor, own: Tensor) -> tuple[Tensor, ...]:
-        """Write J^T w into the shared parameters and the weighted gradient into the others."""
-        if self.aggregator.needs == "losses" and self.update_norm == "native":
-            # one backward pass for everything
-            both = self.engine.differentiate(gradients.losses, (*self.shared, *self.own))
-            combined = both.combine(shared)
-            direction, rest = combined[: len(self.shared)], combined[len(self.shared) :]
-        else:
-            direction = gradients.combine(shared)
-            rest = self.engine.differentiate(gradients.losses, self.own).combine(own)
+    def _write(self, direction: tuple[Tensor, ...], rest: tuple[Tensor, ...]) -> None:
+        """Write the gradients of the shared parameters and of the others."""
         for parameter, gradient in zip((*self.shared, *self.own), (*direction, *rest), strict=True):
             parameter.grad = gradient
-        return direction
 
     def _record(
-        self,
-        losses: Tensor,
-        host: Tensor,
-        tasks: list[int],
-        gramian: Tensor | None,
-        back: Tensor,
-        direction: tuple[Tensor, ...],
+        self, host: Tensor, gramian: Tensor | None, back: Tensor, direction: tuple[Tensor, ...]
     ) -> StepRecord:
-        all_losses = torch.full((len(losses),), math.nan, dtype=torch.float64)
-        all_weights = torch.zeros(len(losses), dtype=torch.float64)
-        all_losses[tasks], all_weights[tasks] = host, back
-        return StepRecord(self.n_steps, all_losses, gramian, all_weights, direction, tuple(tasks))
+        tasks, k = self._tasks, self.task_map.n_tasks
+        if len(tasks) < k:
+            some, host = host, torch.full((k,), math.nan, dtype=torch.float64, device=host.device)
+            host[tasks] = some
+            some, back = back, torch.zeros(k, dtype=torch.float64, device=back.device)
+            back[tasks] = some
+        return StepRecord(self.n_steps, host, gramian, back, direction, tuple(tasks))
+
+
+def mapped(p: Tensor | None, values: Tensor) -> Tensor:
+    """Return P v or P G P^T for the matrix P of a task map, None for the identity."""
+    if p is None:
+        return values
+    return p @ values if values.ndim == 1 else p @ values @ p.T
+
+
+def mapped_back(p: Tensor | None, weights: Tensor) -> Tensor:
+    """Return P^T w."""
+    return weights if p is None else p.T @ weights
+
+
+def on_own_terms(values: Tensor) -> Any:
+    """Return a small tensor as numpy on the CPU, where that is faster; as it is elsewhere."""
+    return values if values.is_cuda else values.numpy()
+
+
+def like(weights: Tensor, losses: Tensor) -> Tensor:
+    """Return weights on the losses' device in their dtype, without waiting for it."""
+    if losses.is_cuda and not weights.is_cuda:
+        return weights.to(losses.dtype).pin_memory().to(losses.device, non_blocking=True)
+    return weights.to(losses)
 
 
 def split_parameters(module: nn.Module, n_tasks: int) -> tuple[list[Tensor], list[Tensor]]:

@@ -9,19 +9,21 @@ EPS = torch.finfo(torch.float64).eps
 
 
 def cosines(gramian: Tensor) -> Tensor:
-    """Return cos(g_i, g_j) = G_ij / (|g_i| |g_j|), shape (K, K); rows of zero gradients are 0."""
-    norms = gramian.diagonal().clamp_min(0).sqrt()
+    """Return cos(g_i, g_j) = G_ij / (|g_i| |g_j|), shape (..., K, K); rows of zeros stay 0."""
+    norms = gramian.diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
     scale = torch.where(norms > 0, 1 / norms.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
-    return (gramian * scale[:, None] * scale[None, :]).clamp(-1.0, 1.0)
+    return (gramian * scale.unsqueeze(-1) * scale.unsqueeze(-2)).clamp(-1.0, 1.0)
 
 
-def min_cosine(gramian: Tensor) -> float:
-    """Return the smallest cosine between two different non-zero task gradients (1 if K < 2)."""
-    keep = gramian.diagonal() > 0
-    cos = cosines(gramian[keep][:, keep])
-    if len(cos) < 2:
-        return 1.0
-    return float(cos[~torch.eye(len(cos), dtype=torch.bool)].min())
+def min_cosine(gramian: Tensor) -> Tensor:
+    """Return the smallest cosine between two different non-zero task gradients, shape (...).
+
+    For Gramians of shape (..., K, K); 1 where there are fewer than two such gradients.
+    """
+    there = gramian.diagonal(dim1=-2, dim2=-1) > 0
+    pairs = there.unsqueeze(-1) & there.unsqueeze(-2)
+    pairs &= ~torch.eye(gramian.shape[-1], dtype=torch.bool)
+    return torch.where(pairs, cosines(gramian), 1.0).flatten(-2).amin(-1)
 
 
 def condition_number(gramian: Tensor) -> float:

@@ -75,7 +75,7 @@ def neg_h(estimator: Any, X: Any, y: Any) -> float:
 
 def min_cosine(estimator: Any, X: Any, y: Any) -> float:
     """Return the smallest cosine between two task gradients: below 0 two tasks conflict."""
-    return gramian.min_cosine(task_gradients(estimator, X, y)[0])
+    return float(gramian.min_cosine(task_gradients(estimator, X, y)[0]))
 
 
 SCORERS: dict[str, Scorer] = {

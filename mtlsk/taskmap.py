@@ -79,11 +79,13 @@ class TaskMap:
         members = sorted(k for group in groups for k in group)
         return members == list(range(self.n_tasks)) and all(groups)
 
-    def matrix(self, present: Sequence[int]) -> tuple[Tensor, tuple[int, ...] | None]:
+    def matrix(self, present: Sequence[int]) -> tuple[Tensor | None, tuple[int, ...] | None]:
         """Return P restricted to the present tasks (K', n), and the indices of its groups.
 
-        The indices are None where every group is there.
+        P is None where it is the identity, the indices are where every group is there.
         """
+        if self._scale is None and self._groups is None:
+            return None, None if len(present) == self.n_tasks else tuple(present)
         everything = len(present) == self.n_tasks
         if everything and self._whole is not None:
             return self._whole, None

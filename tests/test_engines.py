@@ -98,6 +98,8 @@ MODULES = {
     "frozen-parameter": frozen,
 }
 ENGINE_NAMES = sorted(ENGINES.members())
+# whose Gramian is exact where nothing is known of the forward pass
+EXACT_NAMES = sorted(set(ENGINE_NAMES) - {"Features"})
 
 
 def case(name, dtype=torch.float64):
@@ -117,7 +119,7 @@ def case(name, dtype=torch.float64):
     return module, parameters, ((module(x) - y) ** 2).mean(0), jacobian
 
 
-@pytest.fixture(params=[(e, m) for e in ENGINE_NAMES for m in MODULES], ids=lambda p: "-".join(p))
+@pytest.fixture(params=[(e, m) for e in EXACT_NAMES for m in MODULES], ids=lambda p: "-".join(p))
 def found(request):
     engine, name = request.param
     _, parameters, losses, jacobian = case(name)
@@ -185,7 +187,7 @@ def test_the_modules_are_what_they_say():
     assert len(parameters) == len(list(mlp().parameters())) - 1
 
 
-@pytest.mark.parametrize("engine", ENGINE_NAMES)
+@pytest.mark.parametrize("engine", EXACT_NAMES)
 def test_without_shared_parameters(engine):
     losses = nn.Linear(2, 3)(torch.ones(4, 2)).mean(0)
     gradients = build_engine(engine).differentiate(losses, [])

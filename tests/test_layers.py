@@ -32,7 +32,7 @@ LAYERS = [
     "descent",
     "engines aggregators controllers optimizers modules taskmap",
     "certificates regularizers",
-    "autodiff gramian simplex record",
+    "autodiff linear_graph gramian simplex record",
     "component datasets",
     "domains",
 ]

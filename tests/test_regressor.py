@@ -185,7 +185,7 @@ def test_default_optimizer_is_adamw_without_weight_decay_over_all_rows():
 
 
 def test_no_validation_split_by_default():
-    net = make(max_epochs=2).fit(X, Y)
+    net = make(max_epochs=2, callbacks=[Callback()]).fit(X, Y)
     for row in net.history_:
         assert "valid_losses" not in row
         assert sum(batch["train_batch_size"] for batch in row["batches"]) == len(X)
@@ -510,7 +510,7 @@ def test_every_epoch_has_its_own_order():
 
 
 def test_partial_fit_is_one_pass():
-    net = make(max_epochs=7)
+    net = make(max_epochs=7, callbacks=[Callback()])
     net.partial_fit(X, Y)
     assert len(net.history_) == 1
     assert sum(b["train_batch_size"] for b in net.history_[-1]["batches"]) == len(X)
@@ -835,7 +835,7 @@ def test_device_auto():
 
 
 def test_valid_split_holds_rows_out():
-    net = make(train_split=ValidSplit(4), lr=0.0, max_epochs=1)
+    net = make(train_split=ValidSplit(4), lr=0.0, max_epochs=1, callbacks=[Callback()])
     module = initial_module(net)
     net.fit(X, Y)
     row = net.history_[-1]

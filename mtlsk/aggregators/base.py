@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mtlsk.component import Component, Registry
-from mtlsk.simplex import project_on_simplex
 
 
 class Aggregator(Component, ABC):
@@ -80,6 +79,9 @@ class OnlineDual:
     engine then needs the mean gradient g0, the dual gradient g_w and the progress J d only, never
     the whole Gramian. The update is d = alpha g0 + beta g_w.
 
+    What a step works with are float64 arrays: of numpy where the losses are on the CPU (small
+    operations cost a tenth there), tensors on their device elsewhere, so that nothing waits for it.
+
     The step does not shrink with the progress, so the last dual weights keep moving around the
     solution: it is the mean of the updates over the steps that approaches the exact one.
 
@@ -87,39 +89,105 @@ class OnlineDual:
     ----------
     dual_ : float64 tensor of shape (K,)
         The dual weights w, on the simplex; equal weights at first. Memory.
-    dual_scale_ : float
+    dual_scale_ : float64 tensor of shape ()
         A slowly forgotten maximum of |progress|, which makes the step free of units. Memory.
-    online_lr : float
-        Step of the dual weights relative to ``dual_scale_`` (ours).
     """
 
-    online_lr: ClassVar[float] = 0.1
+    active_: tuple[int, ...] | None
     dual_: Tensor
-    dual_scale_: float
+    dual_scale_: Tensor
+
+    @property
+    def has_online_dual(self) -> bool:
+        """Whether these parameters have an online dual."""
+        return True
 
     @abstractmethod
-    def coefficients(self, gram2: Tensor) -> tuple[float, float]:
-        """Return (alpha, beta) of d = alpha g0 + beta g_w from the Gramian (2, 2) of (g0, g_w)."""
+    def coefficients(self, gram2: Any) -> tuple[Any, Any]:
+        """Return (alpha, beta) of d = alpha g0 + beta g_w, finite scalars.
 
-    def start_dual(self, n_tasks: int) -> Tensor:
-        """Return the dual weights (K,), equal ones where there are none for K tasks yet."""
-        if getattr(self, "dual_", None) is None or len(self.dual_) != n_tasks:
-            self.dual_ = torch.full((n_tasks,), 1 / n_tasks, dtype=torch.float64)
-            self.dual_scale_ = 0.0
-        return self.dual_
+        From the Gramian of (g0, g_w), an array (2, 2); :func:`namespace` gives its functions.
+        """
 
-    def advance(self, progress: Tensor) -> Tensor:
+    def dual_weights(self, n_tasks: int, device: torch.device | str = "cpu") -> Any:
+        """Return the dual weights of the ``n_tasks`` active tasks, an array on the simplex.
+
+        Equal ones where there are none yet; a task seen for the first time gets a mean share.
+        """
+        active = self._active(n_tasks)
+        least = max(active, default=-1) + 1
+        known = getattr(self, "dual_", None)
+        if known is None:
+            known = torch.zeros(0, dtype=torch.float64, device=device)
+            self.dual_scale_ = torch.zeros((), dtype=torch.float64, device=device)
+        if len(known) < least:
+            share = known.mean() if len(known) else known.new_ones(())
+            known = torch.cat([known, share.expand(least - len(known))])
+            known = known / known.sum()
+        if known.device.type != torch.device(device).type:
+            known, self.dual_scale_ = known.to(device), self.dual_scale_.to(device)
+        self.dual_ = known
+        w = known if known.is_cuda else known.numpy()
+        if len(active) == len(w):
+            return w
+        some = w[active]
+        # all of them at zero: equal shares
+        return (some + TINY) / (some + TINY).sum()
+
+    def advance(self, progress: Any, lr: float = 0.1) -> Any:
         """Move the dual weights against progress = J d (K,): w <- P(w - lr progress / scale).
 
         Tasks that the update helps least gain weight. P projects on the simplex; scale is the
-        running maximum of max_k |progress_k|, forgotten by 1 % a step (ours).
+        running maximum of max_k |progress_k|, forgotten by 1 % a step (ours). The active tasks
+        share what they had together.
         """
-        dual = self.start_dual(len(progress))
-        self.dual_scale_ = max(0.99 * self.dual_scale_, float(progress.abs().max()))
-        if self.dual_scale_ > 0:
-            moved = dual - self.online_lr * progress.to(torch.float64) / self.dual_scale_
-            self.dual_ = torch.from_numpy(project_on_simplex(moved.numpy()))
-        return self.dual_
+        if isinstance(progress, Tensor) and not progress.is_cuda:
+            progress = progress.numpy()
+        tensor = isinstance(progress, Tensor)
+        w = self.dual_weights(len(progress), progress.device if tensor else "cpu")
+        scale = self.dual_scale_ if tensor else self.dual_scale_.numpy()
+        largest = abs(progress).max()
+        scale = 0.99 * scale + (largest - 0.99 * scale).clip(0.0)  # the larger of the two
+        moved = nearest_on_simplex(w - lr / (scale + TINY) * progress)
+        self.dual_scale_ = scale if tensor else torch.tensor(float(scale), dtype=torch.float64)
+        active = self._active(len(progress))
+        if len(active) == len(self.dual_):
+            self.dual_ = moved if tensor else torch.from_numpy(moved)
+        else:
+            dual = self.dual_.clone()
+            whole = dual if tensor else dual.numpy()
+            whole[active] = moved * whole[active].sum()
+            self.dual_ = dual
+        return moved
+
+    def _active(self, n_tasks: int) -> list[int] | range:
+        return range(n_tasks) if self.active_ is None else list(self.active_)
+
+
+TINY = 1e-300
+"""Added to denominators that may be zero."""
+
+
+def namespace(array: Any) -> Any:
+    """Return torch for a tensor, numpy for anything else: sqrt and where are in both."""
+    return torch if isinstance(array, Tensor) else np
+
+
+def nearest_on_simplex(v: Any) -> Any:
+    """Return the point of the simplex nearest to the array ``v`` (K,): max(v - tau, 0).
+
+    tau is the largest of (v_1 + ... + v_j - 1) / j over the sorted v: each is the solution if
+    just the j largest are not zero (Held, Wolfe and Crowder 1974).
+    """
+    u: Any
+    j: Any
+    if isinstance(v, Tensor):
+        u = v.sort(descending=True).values
+        j = torch.arange(1, len(v) + 1, dtype=v.dtype, device=v.device)
+    else:
+        u = np.sort(v)[::-1]
+        j = np.arange(1, len(v) + 1)
+    return (v - ((u.cumsum(0) - 1) / j).max()).clip(0.0)
 
 
 def scaled(gramian: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from mtlsk.aggregators.base import Aggregator, OnlineDual, require_gramian, scaled, spread
+from mtlsk.aggregators.base import (
+    TINY,
+    Aggregator,
+    OnlineDual,
+    namespace,
+    require_gramian,
+    scaled,
+    spread,
+)
 from mtlsk.domains import Interval
 from mtlsk.gramian import mean_weights
 from mtlsk.simplex import linear_plus_norm, min_norm_point
@@ -56,8 +65,8 @@ class CAGrad(OnlineDual, Aggregator):
             return w0
         return w0 + self.c * math.sqrt(s0 / squared) * spread(w, keep)
 
-    def coefficients(self, gram2: Tensor) -> tuple[float, float]:
-        """Return (1, c |g0| / |g_w|)."""
-        squared = float(gram2[1, 1])
-        beta = self.c * math.sqrt(float(gram2[0, 0]) / squared) if squared > 0 else 0.0
-        return 1.0, beta
+    def coefficients(self, gram2: Any) -> tuple[Any, Any]:
+        """Return (1, c |g0| / |g_w|), (1, 0) where g_w is zero."""
+        xp = namespace(gram2)
+        s0, r = gram2[0, 0], gram2[1, 1]
+        return 1.0, xp.where(r > 0, self.c * xp.sqrt(s0 / (r + TINY)), 0.0)

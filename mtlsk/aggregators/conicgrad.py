@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtlsk.aggregators.base import Aggregator, OnlineDual, require_gramian, scaled, spread
+from mtlsk.aggregators.base import (
+    TINY,
+    Aggregator,
+    OnlineDual,
+    namespace,
+    require_gramian,
+    scaled,
+    spread,
+)
 from mtlsk.domains import Choice, Interval
 from mtlsk.gramian import mean_weights
 from mtlsk.simplex import Array, linear_plus_norm, min_norm_point
@@ -110,20 +118,25 @@ class ConicGrad(OnlineDual, Aggregator):
         solution = exact_cone(g, share, s0, self.c)
         return w0 if solution is None else spread(solution[0], keep)
 
-    def coefficients(self, gram2: Tensor) -> tuple[float, float]:
+    @property
+    def has_online_dual(self) -> bool:
+        """Whether the solver is ``"exact"``: the other two follow a dual of their own."""
+        return self.solver == "exact"
+
+    def coefficients(self, gram2: Any) -> tuple[Any, Any]:
         """Return the projection of g_w on the cone, scaled to |g0|; (1, 0) where it is zero."""
-        s0, b, r = float(gram2[0, 0]), float(gram2[0, 1]), float(gram2[1, 1])
-        if s0 <= 0 or r <= 0:
-            return 1.0, 0.0
-        p = b / math.sqrt(s0)
-        q = math.sqrt(max(r - p * p, 0.0))
-        s = math.sqrt(1 - self.c**2)
-        if p >= self.c * math.sqrt(r) * (1 - 1e-12):
-            return 0.0, math.sqrt(s0 / r)
-        if self.c * p + s * q <= 0 or q <= 0:
-            return 1.0, 0.0
-        beta = math.sqrt(s0) * s / q
-        return self.c - beta * b / s0, beta
+        xp = namespace(gram2)
+        c, s = self.c, math.sqrt(1 - self.c**2)
+        s0, b, r = gram2[0, 0], gram2[0, 1], gram2[1, 1]
+        length = xp.sqrt(s0)
+        p = b / (length + TINY)
+        q = xp.sqrt(abs(r - p * p))  # below zero it is rounding
+        inside = p >= c * xp.sqrt(r) * (1 - 1e-12)
+        mean = (c * p + s * q <= 0) | (s0 <= 0) | (r <= 0)
+        on_edge = s * length / (q + 1e-150 * length + TINY)
+        alpha = xp.where(mean, 1.0, xp.where(inside, 0.0, c - on_edge * b / (s0 + TINY)))
+        beta = xp.where(mean, 0.0, xp.where(inside, length / (xp.sqrt(r) + TINY), on_edge))
+        return alpha, beta
 
     def _follow_dual(self, gramian: Tensor) -> Tensor:
         """Return the weights of the closed form at the current dual weights, then move these."""

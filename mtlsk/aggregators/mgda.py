@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from mtlsk.aggregators.base import Aggregator, OnlineDual, require_gramian, scaled, spread
@@ -31,6 +33,6 @@ class MGDA(OnlineDual, Aggregator):
             return mean_weights(gramian)
         return spread(min_norm_point(g), keep)
 
-    def coefficients(self, gram2: Tensor) -> tuple[float, float]:
+    def coefficients(self, gram2: Any) -> tuple[float, float]:
         """Return (0, 1): the update is the dual gradient itself."""
         return 0.0, 1.0

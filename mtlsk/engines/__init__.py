@@ -1,13 +1,34 @@
 """How the Gramian of the task gradients is computed: one engine a file."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from mtlsk.engines.base import ENGINES, Engine, TaskGradients
+from mtlsk.engines.base import ENGINES, Engine, Forward, TaskGradients
+from mtlsk.engines.budget import Budget
 from mtlsk.engines.exact import Exact
+from mtlsk.engines.features import Features
+from mtlsk.engines.online import Online
 
-__all__ = ["ENGINES", "Engine", "Exact", "TaskGradients", "build_engine"]
+__all__ = [
+    "ENGINES",
+    "Budget",
+    "Engine",
+    "Exact",
+    "Features",
+    "Forward",
+    "Online",
+    "TaskGradients",
+    "build_engine",
+]
 
 
 def build_engine(spec: Any) -> Engine:
-    """Build an engine from the config grammar; ``"auto"`` picks among exact routes only."""
+    """Build an engine from the config grammar; ``"auto"`` picks among exact routes only.
+
+    A dict without a name, ``{"every": 4}``, means ``"auto"``.
+    """
+    if isinstance(spec, Mapping):
+        spec = {"name": "auto", **spec}
+        if spec["name"] == "auto":
+            spec["name"] = "Exact"
     return ENGINES.build("Exact" if spec == "auto" else spec)

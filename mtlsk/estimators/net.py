@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Self
@@ -15,33 +14,30 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
-from skorch.callbacks import EpochTimer, PassthroughScoring
-from skorch.dataset import Dataset, unpack_data
+from skorch.callbacks import EpochTimer
+from skorch.dataset import Dataset
 from skorch.setter import _extract_optimizer_param_name_and_group
-from skorch.utils import to_tensor
 from torch import Tensor
 
 from mtlsk.aggregators import AGGREGATORS
 from mtlsk.component import closest
 from mtlsk.controllers import CONTROLLERS
 from mtlsk.descent import Descent, DivergenceError, split_parameters
-from mtlsk.engines.exact import ExactGradients, gramian_of
+from mtlsk.engines.exact import AutogradGradients, gramian_of
 from mtlsk.estimators.batches import SlicedBatches, batches
+from mtlsk.estimators.loop import StopTraining, TrainingLoop
 from mtlsk.estimators.parameters import build_module, check_parameters
-from mtlsk.estimators.printlog import EpochMeter, TaskPrintLog
+from mtlsk.estimators.printlog import EpochLoss, TaskPrintLog
 from mtlsk.estimators.validation import check_features, check_targets, refuse_weights
+from mtlsk.linear_graph import Columns
 from mtlsk.modules import CRITERIA, HardSharing, Task
-from mtlsk.optimizers import optimizer_arguments, set_option
+from mtlsk.optimizers import fused_where_possible, optimizer_arguments, set_option
 from mtlsk.taskmap import TaskMap
 
 COMPONENTS = {"aggregator": AGGREGATORS, "controller": CONTROLLERS}
 
 
-class StopTraining(Exception):  # noqa: N818 (a signal, not an error)
-    """A callback ends the training."""
-
-
-class MultiTaskNet(NeuralNet):  # type: ignore[misc]
+class MultiTaskNet(TrainingLoop):
     """A skorch net with an aggregator and a controller; see :class:`MultiTaskRegressor`."""
 
     history_: Any
@@ -244,7 +240,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 task_names=self.task_names_,
             )
             descent.n_steps = self.n_steps_
-            self._labels_missing = bool(np.isnan(y).any())
+            self._labels = labels_of(y)
             self.notify("on_train_begin", X=X, y=y)
             try:
                 with suppress(StopTraining):
@@ -259,7 +255,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
                 ) from None
             finally:  # an interrupted net keeps what it learned
                 self.n_steps_ = descent.n_steps
-                del self._descent, self._labels_missing
+                del self._descent, self._labels
                 self.notify("on_train_end", X=X, y=y)
         return self
 
@@ -270,110 +266,6 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             yield
-
-    def notify(self, method_name: str, **kwargs: Any) -> None:
-        """Call the callbacks; a KeyboardInterrupt they raise on_epoch_end ends training quietly.
-
-        That is how skorch's EarlyStopping says stop. A real Ctrl-C, which comes in the middle of
-        some other line, goes on to the caller.
-        """
-        try:
-            super().notify(method_name, **kwargs)
-        except KeyboardInterrupt as stop:
-            line = traceback.extract_tb(stop.__traceback__)[-1].line or ""
-            if method_name == "on_epoch_end" and line.startswith("raise KeyboardInterrupt"):
-                raise StopTraining from stop
-            raise
-
-    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
-        """Open a row of the history; shuffling depends on (random_state, epoch) alone."""
-        super().on_epoch_begin(net, **kwargs)
-        self._meter = EpochMeter(len(self.task_names_))
-        seeds = np.random.SeedSequence([self.seed_, len(self.history_)])
-        torch.manual_seed(int(seeds.generate_state(1)[0]))
-
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Record the epoch's means: losses and weights a task, smallest cosine, changes."""
-        super().on_epoch_end(net, **kwargs)
-        for name, value in self._meter.summary().items():
-            self.history_.record(name, value)
-        del self._meter
-
-    # ---- one step
-
-    def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
-        """Compute the task losses of a batch and fill the gradients by the aggregator."""
-        self._set_training(True)
-        Xi, yi = unpack_data(batch)
-        y_pred = self.infer(Xi, **fit_params)
-        losses, rows = self.task_losses(y_pred, yi, Xi)
-        present = (rows > 0).tolist() if self._labels_missing else None
-        record = self._descent.backward(losses, present)
-        self._meter.add_losses("train", record.losses, rows)
-        self._meter.add_step(record, self._descent.changes)
-        return {"loss": record.losses[list(record.present)].mean(), "y_pred": y_pred}
-
-    def train_step(self, batch: Any, **fit_params: Any) -> Any:
-        """Take one optimizer step; show the losses after it to an aggregator that asks for them."""
-        step = super().train_step(batch, **fit_params)
-        if self.aggregator_.needs_losses_after:
-            Xi, yi = unpack_data(batch)
-            with torch.no_grad():
-                losses, _ = self.task_losses(self.infer(Xi, **fit_params), yi, Xi)
-            self._descent.observe(losses)
-        return step
-
-    def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
-        """Compute the task losses of a validation batch."""
-        self._set_training(False)
-        Xi, yi = unpack_data(batch)
-        with torch.no_grad():
-            y_pred = self.infer(Xi, **fit_params)
-            losses, rows = self.task_losses(y_pred, yi, Xi)
-        self._meter.add_losses("valid", losses, rows)
-        return {"loss": losses[rows > 0].mean(), "y_pred": y_pred}
-
-    def element_losses(self, y_pred: Tensor, y: Tensor, X: Any = None) -> tuple[Tensor, Tensor]:
-        """Return the loss of each row and task (B, K) and which labels are there, (B, K) bool.
-
-        Override it for a loss that mixes outputs or looks at X.
-        """
-        mask = ~torch.isnan(y)
-        y = torch.where(mask, y, 0.0)
-        first = self.tasks_[0].criterion
-        if y_pred.shape == y.shape and all(task.criterion is first for task in self.tasks_):
-            # every task is one column under one criterion: one call for all
-            fused = first(y_pred.reshape(-1, 1), y.reshape(-1))
-            return (fused.reshape(y.shape) if fused.numel() == y.numel() else fused), mask
-        losses = [t.criterion(y_pred[:, t.slice], y[:, k]) for k, t in enumerate(self.tasks_)]
-        return torch.stack(losses, dim=1), mask
-
-    def task_losses(self, y_pred: Tensor, y: Any, X: Any = None) -> tuple[Tensor, Tensor]:
-        """Return the mean loss of each task over its labelled rows, and their number, both (K,)."""
-        if isinstance(y_pred, tuple):  # as in skorch: the first is the prediction
-            y_pred = y_pred[0]
-        width = self.tasks_[-1].slice.stop
-        if y_pred.ndim != 2 or y_pred.shape[1] != width:
-            raise ValueError(
-                f"the module returned shape {tuple(y_pred.shape)} for {len(y_pred)} rows; it must "
-                f"return ({len(y_pred)}, {width}): {len(self.tasks_)} tasks"
-            )
-        labels = to_tensor(y, device=self._device())
-        losses, mask = self.element_losses(y_pred, labels, X)
-        if losses.shape != labels.shape:
-            raise ValueError(
-                f"the losses have shape {tuple(losses.shape)} for labels of shape "
-                f"{tuple(labels.shape)}; a criterion must return one loss a row, without reduction"
-            )
-        rows = mask.sum(0)
-        return torch.where(mask, losses, 0.0).sum(0) / rows.clamp_min(1), rows
-
-    def get_loss(
-        self, y_pred: Tensor, y_true: Any, X: Any = None, training: bool = False
-    ) -> Tensor:
-        """Return the mean of the tasks' losses, as callbacks expect one number."""
-        losses, rows = self.task_losses(y_pred, y_true, X)
-        return losses[rows > 0].mean()
 
     # ---- live objects
 
@@ -401,6 +293,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
             Task(name, "regression", criterion, slice(k, k + 1))
             for k, name in enumerate(self.task_names_)
         ]
+        self.columns_ = Columns([task.slice for task in self.tasks_], self.tasks_[-1].slice.stop)
         return self
 
     def initialize_optimizer(self, triggered_directly: Any = None) -> Self:
@@ -409,6 +302,7 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if isinstance(self.optimizer, Mapping) and "lr" in self.optimizer:
             kwargs["lr"] = getattr(self, "optimizer__lr", self.optimizer["lr"])
         cls, kwargs = optimizer_arguments(self.optimizer, kwargs)
+        kwargs = fused_where_possible(cls, kwargs, self._device())
         self.optimizer_ = cls(*args, **kwargs)
         return self
 
@@ -468,8 +362,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
     def _default_callbacks(self) -> list[tuple[str, Any]]:
         return [
             ("epoch_timer", EpochTimer()),
-            ("train_loss", PassthroughScoring(name="train_loss", on_train=True)),
-            ("valid_loss", PassthroughScoring(name="valid_loss")),
+            ("train_loss", EpochLoss(name="train_loss", on_train=True)),
+            ("valid_loss", EpochLoss(name="valid_loss")),
             ("print_log", TaskPrintLog()),
         ]
 
@@ -481,7 +375,11 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         if training and self.iterator_train is batches and self._shuffles_by_default():
             size = len(dataset) if self.batch_size == -1 else self.batch_size
             options = {"batch_size": size, **self.get_params_for("iterator_train")}
-            return batches(dataset, **options, shuffle=True)
+            missing = getattr(self, "_labels", "all") != "all"
+            device = self._device()
+            if device.type == "cuda":
+                options["device"] = device
+            return batches(dataset, **options, shuffle=True, count_labels=missing)
         return super().get_iterator(dataset, training=training)
 
     def _shuffles_by_default(self) -> bool:
@@ -519,6 +417,8 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
         """Return the module's output for a batch."""
+        if isinstance(x, Tensor) and not fit_params and x.device.type == self._device().type:
+            return self.module_(x)
         with self._concrete_device():
             return super().infer(x, **fit_params)
 
@@ -556,10 +456,18 @@ class MultiTaskNet(NeuralNet):  # type: ignore[misc]
         for Xi, yi in SlicedBatches(*arrays, batch_size=chunk):
             part, rows = self.task_losses(self.infer(Xi), yi, Xi)
             part = part * (rows.cpu() / labelled).to(part)
-            of_part = ExactGradients(part, shared).jacobian
+            of_part = AutogradGradients(part, shared).jacobian
             jacobian = [a + b for a, b in zip(jacobian, of_part, strict=True)]
             losses += part.detach()
         return gramian_of(jacobian, losses).cpu(), losses.cpu()
+
+
+def labels_of(y: NDArray[Any]) -> str:
+    """Say which labels (n, K) are there: "all", "one" a row at most (of several), or "some"."""
+    there = ~np.isnan(y)
+    if there.all():
+        return "all"
+    return "one" if there.sum(axis=1).max() <= 1 else "some"
 
 
 def _set_live_option(net: MultiTaskNet, name: str, value: Any) -> None:

@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from skorch.callbacks import PrintLog
+from skorch.callbacks import PassthroughScoring, PrintLog
 from tabulate import tabulate
 from torch import Tensor
 
@@ -18,42 +19,101 @@ from mtlsk.record import StepRecord
 
 
 class EpochMeter:
-    """Sums over the steps of one epoch, to be recorded as plain floats and lists."""
+    """Sums over the steps of one epoch, to be recorded as plain floats and lists.
+
+    Sums stay on the device of what is added: they are fetched once, by :meth:`summary`.
+    """
 
     def __init__(self, n_tasks: int) -> None:
-        self.losses = {
-            part: torch.zeros(n_tasks, dtype=torch.float64) for part in ("train", "valid")
-        }
-        self.rows = {part: torch.zeros(n_tasks, dtype=torch.float64) for part in ("train", "valid")}
-        self.weights = torch.zeros(n_tasks, dtype=torch.float64)
+        self.n_tasks = n_tasks
+        # by part: sum over the batches of n_k L_k (K,), of n_k, of n mean L, of n
+        self.sums: dict[str, list[Any]] = {}
+        self.weights: Any = 0.0
         self.n_steps = 0
+        self.gramians: list[Tensor] = []
+        self.cosines: list[Tensor] = []
         self.means: dict[str, list[float]] = defaultdict(list)
 
-    def add_losses(self, part: str, losses: Tensor, rows: Tensor) -> None:
-        """Add the mean losses (K,) of a batch with so many labelled rows (K,)."""
-        host, counts = losses.detach().double().cpu(), rows.double().cpu()
-        self.losses[part] += torch.where(counts > 0, host, 0.0) * counts
-        self.rows[part] += counts
+    def add_losses(self, part: str, losses: Tensor, rows: Tensor | None, n: int) -> None:
+        """Add the mean losses (K,), float64, of a batch of n rows.
+
+        ``rows`` (K,) says how many of them are labelled; None means all.
+        """
+        values: Any = losses.detach()
+        counts: Any = rows
+        if not values.is_cuda:  # numpy is faster for so few numbers
+            values = values.numpy()
+            counts = None if rows is None else rows.numpy()
+        elif rows is not None and not rows.is_cuda:
+            counts = rows.pin_memory().to(values.device, non_blocking=True)
+        if counts is None:
+            added = [values * n, n, values.mean() * n, n]
+        else:
+            there = counts > 0
+            xp: Any = torch if isinstance(values, Tensor) else np
+            values = xp.where(there, values, 0.0)
+            added = [values * counts, counts, values.sum() / there.sum() * n, n]
+        sums = self.sums.get(part, [0, 0, 0, 0])
+        self.sums[part] = [a + b for a, b in zip(sums, added, strict=True)]
 
     def add_step(self, record: StepRecord, changes: Mapping[str, Any]) -> None:
         """Add a step's task weights, smallest cosine and what its controller set."""
         self.n_steps += 1
-        self.weights += record.weights
+        self.weights = self.weights + record.weights
         if record.gramian is not None and len(record.gramian) > 1:
-            self.means["min_cosine"].append(min_cosine(record.gramian))
+            self.gramians.append(record.gramian)
+            if len(self.gramians) == HELD:
+                self._flush()
         for name, value in changes.items():
             if isinstance(value, numbers.Real):
                 self.means[name].append(float(value))
 
+    def _flush(self) -> None:
+        """Reduce the Gramians held to their smallest cosines, many at once."""
+        by_size: dict[int, list[Tensor]] = defaultdict(list)
+        for gramian in self.gramians:
+            by_size[len(gramian)].append(gramian)
+        self.cosines += [min_cosine(torch.stack(group)) for group in by_size.values()]
+        self.gramians = []
+
     def summary(self) -> dict[str, Any]:
         """Return the epoch's means: ``train_losses``, ``valid_losses``, ``task_weights``, ..."""
         row: dict[str, Any] = {}
-        for part in ("train", "valid"):
-            if bool((self.rows[part] > 0).any()):
-                row[f"{part}_losses"] = (self.losses[part] / self.rows[part]).tolist()
+        for part, (losses, rows, mean, n) in self.sums.items():
+            counts = np.broadcast_to(np.asarray(_host(rows), dtype=float), self.n_tasks)
+            with np.errstate(invalid="ignore"):  # a task without a label has no loss
+                row[f"{part}_losses"] = (_host(losses) / counts).tolist()
+            row[f"{part}_loss"] = float(_host(mean)) / n
         if self.n_steps:
-            row["task_weights"] = (self.weights / self.n_steps).tolist()
+            row["task_weights"] = (_host(self.weights) / self.n_steps).tolist()
+        self._flush()
+        if self.cosines:
+            row["min_cosine"] = float(torch.cat(self.cosines).mean())
         return row | {name: math.fsum(v) / len(v) for name, v in self.means.items()}
+
+
+HELD = 64
+"""Gramians that a meter holds before it looks at them."""
+
+
+def _host(values: Any) -> Any:
+    return values.cpu().numpy() if isinstance(values, Tensor) else values
+
+
+class EpochLoss(PassthroughScoring):  # type: ignore[misc]
+    """Records the epoch's mean loss, and whether it is the best, from the net's own sums."""
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Record ``train_loss`` or ``valid_loss``, where there is one."""
+        value = net._epoch_losses.get(self.name)
+        if value is None:
+            return
+        net.history.record(self.name, value)
+        best = self._is_best_score(value)
+        if best:
+            self.best_score_ = value
+        if best is not None:
+            net.history.record(f"{self.name}_best", bool(best))
 
 
 def plain(row: Mapping[str, Any], key: str) -> Any:

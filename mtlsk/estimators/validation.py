@@ -8,25 +8,34 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import validate_data
 
 
-def check_features(estimator: Any, X: Any, *, reset: bool) -> NDArray[np.float32]:
+def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
     """Return X (n, d) as float32, feature names and their number checked or, by ``reset``, set.
+
+    A sparse X comes back as a CSR matrix.
 
     Raises
     ------
     ValueError
         As scikit-learn words it; NaN and infinity with their place.
     """
-    checked: NDArray[Any] = validate_data(
-        estimator, X, reset=reset, dtype="numeric", ensure_all_finite=False
+    checked: Any = validate_data(
+        estimator, X, reset=reset, dtype="numeric", ensure_all_finite=False, accept_sparse="csr"
     )
     with np.errstate(over="ignore"):
         array = checked.astype(np.float32)
-    if not np.isfinite(array).all():
-        row, column = np.argwhere(~np.isfinite(array))[0]
+    values = array.data if issparse(array) else array
+    if not np.isfinite(values).all():
+        place = np.argwhere(~np.isfinite(values))[0]
+        if issparse(array):
+            row = int(np.searchsorted(array.indptr, place[0], side="right")) - 1
+            column = int(array.indices[place[0]])
+        else:
+            row, column = (int(i) for i in place)
         names = getattr(estimator, "feature_names_in_", None)
         where = f"row {row}, column {column if names is None else repr(str(names[column]))}"
         if np.isnan(array[row, column]):

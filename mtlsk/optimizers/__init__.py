@@ -3,13 +3,20 @@
 from torch.optim import SGD
 
 from mtlsk.optimizers.adam import Adam, AdamW
-from mtlsk.optimizers.base import OPTIMIZERS, momentum_of, optimizer_arguments, set_option
+from mtlsk.optimizers.base import (
+    OPTIMIZERS,
+    fused_where_possible,
+    momentum_of,
+    optimizer_arguments,
+    set_option,
+)
 
 __all__ = [
     "OPTIMIZERS",
     "SGD",
     "Adam",
     "AdamW",
+    "fused_where_possible",
     "momentum_of",
     "optimizer_arguments",
     "set_option",

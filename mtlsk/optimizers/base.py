@@ -50,6 +50,19 @@ def optimizer_arguments(
     return cls, merged
 
 
+FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
+"""Optimizers of which torch has a fused kernel on the CPU and on CUDA."""
+
+
+def fused_where_possible(
+    cls: type[torch.optim.Optimizer], arguments: Mapping[str, Any], device: torch.device
+) -> dict[str, Any]:
+    """Return the arguments with ``fused=True`` where torch has it and the user says nothing."""
+    said = {"fused", "foreach", "capturable", "differentiable"} & set(arguments)
+    fits = issubclass(cls, FUSED) and device.type in ("cpu", "cuda") and not said
+    return {**arguments, "fused": True} if fits else dict(arguments)
+
+
 def momentum_of(optimizer: torch.optim.Optimizer) -> Literal["betas", "momentum"] | None:
     """Say where an optimizer keeps its first momentum: ``betas[0]``, ``momentum`` or nowhere."""
     defaults = optimizer.defaults

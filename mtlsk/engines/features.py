@@ -1,0 +1,190 @@
+"""The features engine: the Gramian of the task gradients over the shared features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from mtlsk.autodiff import weighted_gradient
+from mtlsk.engines.base import Engine, Forward, TaskGradients
+from mtlsk.engines.linear import gram_of_rows
+from mtlsk.linear_graph import LEAF, Columns
+
+
+class FeatureGradients(TaskGradients):
+    """G over the features by the heads alone, J^T w by one backward pass."""
+
+    def __init__(
+        self,
+        losses: Tensor,
+        shared: Sequence[Tensor],
+        own: Sequence[Tensor],
+        forward: Forward | None,
+    ) -> None:
+        self.losses = losses
+        self.shared = tuple(shared)
+        self.own = tuple(own)
+        self.forward = forward
+
+    @cached_property
+    def _gramian(self) -> Tensor:
+        if self.forward is not None:
+            fused = fused_head_gramian(self.losses, self.forward, self.own)
+            if fused is not None:
+                return fused
+        edges = features_below(self.losses, self.own)
+        rows = []
+        for k in range(len(self.losses)):
+            over = torch.autograd.grad(
+                self.losses[k], edges, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            rows.append(torch.cat([g.reshape(-1) for g in over]))
+        return gram_of_rows(torch.stack(rows))
+
+    def gramian(self) -> Tensor:
+        """Return Z Z^T, Z_k the gradient of loss k over the features of all rows."""
+        return self._gramian
+
+    def block_norms(self) -> Tensor:
+        """Raise: features say nothing about single parameter tensors."""
+        raise NotImplementedError(
+            "gramian='features' knows no gradient norms by parameter tensor; use 'auto' or 'budget'"
+        )
+
+    def combine(self, weights: Tensor) -> tuple[Tensor, ...]:
+        """Return J^T w by one backward pass (one a tensor for weights (P, K))."""
+        if weights.ndim == 1:
+            return weighted_gradient(self.losses, weights, self.shared)
+        return tuple(
+            weighted_gradient(self.losses, w, [p])[0]
+            for p, w in zip(self.shared, weights, strict=True)
+        )
+
+
+def fused_head_gramian(losses: Tensor, forward: Forward, own: Sequence[Tensor]) -> Tensor | None:
+    """Return (R'R) o (W W'), summed over each task's columns, of one linear head on the outputs.
+
+    R (n, W) is the gradient of the losses over the outputs, W (W, p) the head's weight. None for
+    any other structure.
+    """
+    node: Any = forward.outputs.grad_fn
+    if node is None or node.name() not in ("AddmmBackward0", "MmBackward0"):
+        return None
+    below, transposed = [f for f, _ in node.next_functions][-2:]
+    if below is None or transposed is None or transposed.name() != "TBackward0":
+        return None
+    leaf = transposed.next_functions[0][0]
+    weight = leaf.variable if leaf.name() == LEAF else None
+    if weight is None or not any(weight is p for p in own) or reaches(below, own):
+        return None
+    (r,) = weighted_gradient(losses, torch.ones_like(losses), [forward.outputs])
+    w = weight.detach()
+    products = (r.T @ r).double() * (w @ w.T).double()
+    return by_task(products, forward.columns)
+
+
+def by_task(products: Tensor, columns: Columns) -> Tensor:
+    """Return the sums (K, K) over the tasks' columns of a matrix (W, W)."""
+    if columns.single:
+        return products
+    rows = torch.stack([products[c].sum(0) for c in columns.slices])
+    return torch.stack([rows[:, c].sum(1) for c in columns.slices], dim=1)
+
+
+def reaches(node: Any, parameters: Sequence[Tensor]) -> bool:
+    """Say whether one of the parameters is below a node of the graph."""
+    return bool(above(node, parameters))
+
+
+def above(root: Any, parameters: Sequence[Tensor]) -> set[Any]:
+    """Return the nodes from ``root`` down that have one of the parameters below them."""
+    wanted = {id(p) for p in parameters}
+    parents: dict[Any, list[Any]] = {root: []}
+    stack, found = [root], []
+    while stack:
+        node = stack.pop()
+        if node.name() == LEAF and id(node.variable) in wanted:
+            found.append(node)
+        for child, _ in node.next_functions:
+            if child is None:
+                continue
+            if child not in parents:
+                parents[child] = []
+                stack.append(child)
+            parents[child].append(node)
+    marked: set[Any] = set()
+    while found:
+        node = found.pop()
+        if node not in marked:
+            marked.add(node)
+            found.extend(parents[node])
+    return marked
+
+
+def features_below(losses: Tensor, own: Sequence[Tensor]) -> list[GradientEdge]:
+    """Return the edges of the graph where what the tasks own ends and the shared part begins.
+
+    Raises
+    ------
+    ValueError
+        If there are no task parameters, or a shared parameter is used beside them directly.
+    """
+    root: Any = losses.grad_fn
+    heads = above(root, own) if root is not None else set()
+    edges = {
+        (child, place)
+        for node in heads
+        for child, place in node.next_functions
+        if child is not None and child not in heads
+    }
+    if not heads or not edges or any(child.name() == LEAF for child, _ in edges):
+        raise ValueError(
+            "gramian='features' needs task parameters (heads, by shared_parameters() or "
+            "task_parameters(k) of the module) on top of features that all tasks share; use "
+            "gramian='auto', 'budget' or 'online'"
+        )
+    return [GradientEdge(child, place) for child, place in edges]
+
+
+class Features(Engine):
+    """Take the Gramian of the gradients over the shared features instead of the parameters.
+
+    With Z the features that the heads read, G_kl = <dL_k/dZ, dL_l/dZ>: only the heads are
+    differentiated, and the update is J^T w by one backward pass. For a fused linear head with
+    weight W it is (R'R) o (W W'), R the gradient over the outputs.
+
+    Error: conflict is judged over the features of each row, before the rows are summed and mapped
+    to parameters. The Gramian is in other units than J J^T, so lengths taken from it (|d| = |g0|
+    of ConicGrad, ``update_norm="mean"``) hold for the features.
+
+    Needs a module that says which parameters are its tasks' own.
+
+    Parameters
+    ----------
+    every : int
+        Compute task weights in every so many steps only and keep them in between.
+
+    **Reference** Sener and Koltun, "Multi-task learning as multi-objective optimization", NeurIPS
+    2018, eq. (5), MGDA-UB (its upper bound, up to |dZ/dtheta|^2).
+    """
+
+    cost: ClassVar[str] = "the heads only, and one weighted gradient"
+    error: ClassVar[str] = "conflict over features, not parameters; other units"
+
+    def __init__(self, every: int = 1) -> None:
+        self.every = every
+
+    def differentiate(
+        self,
+        losses: Tensor,
+        shared: Sequence[Tensor],
+        forward: Forward | None = None,
+        own: Sequence[Tensor] = (),
+    ) -> FeatureGradients:
+        """Return the task gradients, computed when asked for."""
+        return FeatureGradients(losses, shared, own, forward)

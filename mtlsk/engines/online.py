@@ -1,0 +1,223 @@
+"""The online engine: two weighted gradients and one product J d a step, whatever K is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mtlsk.autodiff import progress_by_double_backward, weighted_gradient
+from mtlsk.domains import Interval
+from mtlsk.engines.base import Again, Engine, Forward, TaskGradients
+from mtlsk.engines.exact import AutogradGradients
+from mtlsk.engines.linear import LinearGradients, gram_of_rows
+from mtlsk.engines.reader import Reader
+from mtlsk.engines.repeats import Repeats
+
+
+class Pair(ABC):
+    """Two weighted gradients g_0 = J^T w_0 and g_w = J^T w, and how the losses move along a mix.
+
+    Attributes
+    ----------
+    gram2 : tensor of shape (2, 2), float64
+        The Gramian of (g_0, g_w).
+    own : tuple of tensors
+        The gradient of w_0'L over the parameters that are not shared.
+    """
+
+    gram2: Tensor
+    own: tuple[Tensor, ...]
+
+    @abstractmethod
+    def along(self, alpha: Any, beta: Any) -> tuple[Tensor, ...]:
+        """Return d = alpha g_0 + beta g_w, a tensor a shared parameter."""
+
+    @abstractmethod
+    def progress(self) -> Tensor:
+        """Return J d (K,), float64, of the last ``along``: how fast each loss falls along -d."""
+
+
+class LinearPair(Pair):
+    """By hand: two cotangents down the graph together, one tangent up it."""
+
+    def __init__(
+        self, gradients: LinearGradients, own: Sequence[Tensor], w0: Tensor, w: Tensor
+    ) -> None:
+        self.gradients = gradients
+        self.graph, self.columns, self.top = gradients.graph, gradients.columns, gradients.top
+        both = self.columns.of(torch.stack([w0, w]).to(self.top))  # (2, W)
+        tops = self.top.unsqueeze(1) * both
+        blocks: dict[int, Tensor] = {}  # (2, numel) of each parameter
+        for d, layer in zip(self.graph.cotangents(tops), self.graph.layers, strict=True):
+            if layer.weight is not None and layer.input is not None:
+                rows = d.flatten(1).T @ layer.input  # (2 q, p)
+                blocks[id(layer.weight)] = rows.view(2, -1)
+            if layer.bias is not None:
+                blocks[id(layer.bias)] = d.sum(0)
+        self.own = tuple(
+            blocks[id(p)][0].reshape(p.shape) if id(p) in blocks else torch.zeros_like(p)
+            for p in own
+        )
+        empty = self.top.new_zeros((2, 0))
+        parts = [
+            blocks[id(p)] if id(p) in blocks else p.new_zeros((2, p.numel()))
+            for p in gradients.shared
+        ]
+        self.rows = torch.cat(parts or [empty], dim=1)  # (2, M)
+        self.gram2 = gram_of_rows(self.rows)
+
+    def along(self, alpha: Any, beta: Any) -> tuple[Tensor, ...]:
+        """Return d = alpha g_0 + beta g_w."""
+        shared = self.gradients.shared
+        mix = (self.rows[0] * alpha).add_(self.rows[1] * beta)
+        parts = torch.split(mix, [p.numel() for p in shared])
+        self.direction = tuple(d.view(p.shape) for d, p in zip(parts, shared, strict=True))
+        return self.direction
+
+    def progress(self) -> Tensor:
+        """Return J d by a tangent through the graph."""
+        moves = {id(p): d for p, d in zip(self.gradients.shared, self.direction, strict=True)}
+        moved = self.graph.tangent(moves)
+        if moved is None:
+            return torch.zeros(len(self.columns), dtype=torch.float64, device=self.top.device)
+        return self.columns.sums((self.top * moved).sum(0).double())
+
+
+class AutogradPair(Pair):
+    """By two backward passes; the progress by the difference of the losses along the way."""
+
+    def __init__(
+        self,
+        gradients: TaskGradients,
+        own: Sequence[Tensor],
+        w0: Tensor,
+        w: Tensor,
+        again: Again | None,
+    ) -> None:
+        self.losses, self.shared, self.again = gradients.losses, gradients.shared, again
+        whole = weighted_gradient(self.losses, w0, (*self.shared, *own))
+        self.first, self.own = whole[: len(self.shared)], whole[len(self.shared) :]
+        self.second = weighted_gradient(self.losses, w, self.shared)
+        self.gram2 = torch.zeros((2, 2), dtype=torch.float64, device=self.losses.device)
+        for a, b in zip(self.first, self.second, strict=True):
+            self.gram2 += gram_of_rows(torch.stack([a.reshape(-1), b.reshape(-1)]))
+        self.value = w0.to(self.losses) @ self.losses.detach()
+
+    def along(self, alpha: Any, beta: Any) -> tuple[Tensor, ...]:
+        """Return d = alpha g_0 + beta g_w."""
+        self.direction = tuple(
+            (a * alpha).add_(b * beta) for a, b in zip(self.first, self.second, strict=True)
+        )
+        self.slope = self.gram2[0, 0] * alpha + self.gram2[0, 1] * beta  # of the mean loss
+        return self.direction
+
+    def progress(self) -> Tensor:
+        """Return J d."""
+        if self.again is None:
+            return progress_by_double_backward(self.losses, self.direction, self.shared).double()
+        return progress_by_difference(
+            self.losses, self.direction, self.shared, self.value, self.slope, self.again
+        )
+
+
+def progress_by_difference(
+    losses: Tensor,
+    direction: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    value: Tensor,
+    slope: Tensor,
+    again: Again,
+) -> Tensor:
+    """Return (L(theta) - L(theta - t d)) / t, about J d (K,) in float64, by one forward pass.
+
+    The way t is a hundredth of the one on which the mean loss, falling at its present ``slope``
+    |<g_0, d>|, would reach zero: long against the rounding of float32, short against curvature
+    (ours). The parameters are swapped for the moved ones and back, bit for bit.
+    """
+    tiny = torch.finfo(torch.float64).tiny
+    t = STRIDE * value.double().abs() / slope.abs().clamp_min(tiny)
+    t = torch.where(t.isfinite() & (t > 0), t, torch.ones_like(t))
+    kept = [p.data for p in parameters]
+    try:
+        for p, d in zip(parameters, direction, strict=True):
+            p.data = p.data - t.to(d) * d
+        with torch.no_grad():
+            after, _ = again(None)
+    finally:
+        for p, data in zip(parameters, kept, strict=True):
+            p.data = data
+    return (losses.detach().double() - after.double()) / t
+
+
+STRIDE = 1e-2
+"""Share of the way to zero mean loss that the loss difference looks ahead."""
+
+
+class Online(Engine):
+    """Follow the dual weights of the aggregator's inner problem instead of solving it each step.
+
+    A step takes the mean gradient g_0, the dual gradient g_w = J^T w and the progress J d of the
+    update d = alpha g_0 + beta g_w; then w moves by one projected gradient step. Its cost does not
+    grow with K. Routes: nets of linear layers by hand (two cotangents, one tangent); any other
+    module by two backward passes and the difference of the losses a short way along -d, before
+    the optimizer acts, on the same random state; modules whose second pass gives other losses
+    (randomness of their own) by a double backward pass.
+
+    Error: the update is that of dual weights which lag behind the solution; a single step reaches
+    about half of the worst-task progress of the exact one, the mean of the updates approaches it.
+    The loss difference is first order: its relative error is that of the loss's curvature over a
+    hundredth of the way to zero mean loss.
+
+    For aggregators with an online dual: ConicGrad (exact), MGDA, CAGrad.
+
+    Parameters
+    ----------
+    dual_lr : float
+        Step of the dual weights, relative to the largest recent |progress|.
+    every : int
+        Move the dual weights in every so many steps only and keep the task weights in between.
+    """
+
+    cost: ClassVar[str] = "two weighted gradients and one product J d, for any K"
+    error: ClassVar[str] = "dual weights lag behind their solution"
+    domains = {
+        **Engine.domains,
+        "dual_lr": Interval(0.0, 10.0, open_low=True, log=True, search=(0.01, 0.5)),
+    }
+
+    def __init__(self, dual_lr: float = 0.1, every: int = 1) -> None:
+        self.dual_lr = dual_lr
+        self.every = every
+
+    def differentiate(
+        self,
+        losses: Tensor,
+        shared: Sequence[Tensor],
+        forward: Forward | None = None,
+        own: Sequence[Tensor] = (),
+    ) -> TaskGradients:
+        """Return the exact task gradients; :meth:`pair` is the cheap part of them."""
+        graph = Reader.of(self).read(losses, shared, forward)
+        if graph is None or forward is None:
+            return AutogradGradients(losses, shared)
+        return LinearGradients(losses, shared, forward, graph)
+
+    def pair(
+        self,
+        gradients: TaskGradients,
+        own: Sequence[Tensor],
+        w0: Tensor,
+        w: Tensor,
+        forward: Forward | None = None,
+    ) -> Pair:
+        """Return g_0 and g_w for weights (K,) of the raw task losses."""
+        if isinstance(gradients, LinearGradients):
+            return LinearPair(gradients, own, w0, w)
+        again = None if forward is None else forward.again
+        if again is not None and not Repeats.of(self).whole(gradients.losses, again):
+            again = None
+        return AutogradPair(gradients, own, w0, w, again)

@@ -1,0 +1,78 @@
+"""Which nets are differentiated by hand: graphs of linear layers that have been checked once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from mtlsk.autodiff import weighted_gradient
+from mtlsk.engines.base import Engine, Forward
+from mtlsk.engines.linear import LinearGradients
+from mtlsk.linear_graph import LinearGraph, Unrecognised, Workspace
+
+
+class Reader:
+    """Reads the graphs of forward passes, and trusts a structure only once it has been checked.
+
+    The first pass of a structure is differentiated by hand and by autograd: what is said of the
+    losses in :class:`Forward` could be wrong. Where the two differ, autograd is used from then on,
+    and a warning says so once.
+    """
+
+    def __init__(self) -> None:
+        self.trusted: dict[tuple[str, ...], bool] = {}
+        self.workspace = Workspace()
+
+    @classmethod
+    def of(cls, engine: Engine) -> Self:
+        """Return the reader of an engine: what one has seen lives as long as it does."""
+        reader: Self | None = vars(engine).get("_reader")
+        if reader is None:
+            reader = engine._reader = cls()
+        return reader
+
+    def read(
+        self, losses: Tensor, shared: Sequence[Tensor], forward: Forward | None
+    ) -> LinearGraph | None:
+        """Return the graph of the outputs if it is one of linear layers, else None."""
+        if forward is None or not shared or not losses.requires_grad:
+            return None
+        try:
+            graph = LinearGraph(forward.outputs, self.workspace)
+        except Unrecognised:
+            return None
+        known = {id(p) for layer in graph.layers for p in (layer.weight, layer.bias)}
+        key = (*graph.signature, *(str(id(p) in known) for p in shared))
+        if key not in self.trusted:
+            self.trusted[key] = agree(losses, shared, forward, graph)
+            if not self.trusted[key]:
+                warnings.warn(
+                    "the losses depend on the shared parameters in another way than through the "
+                    "outputs of their own tasks: gradients are computed by autograd, one backward "
+                    "pass a task",
+                    stacklevel=2,
+                )
+        return graph if self.trusted[key] else None
+
+
+def agree(losses: Tensor, shared: Sequence[Tensor], forward: Forward, graph: LinearGraph) -> bool:
+    """Say whether autograd and the graph give one gradient for arbitrary task weights."""
+    k = len(losses)
+    weights = torch.cos(1.7 * torch.arange(k, dtype=losses.dtype, device=losses.device) + 0.3)
+    gradients = LinearGradients(losses, shared, forward, graph)
+    pairs = zip(gradients.combine(weights), weighted_gradient(losses, weights, shared), strict=True)
+    error = size = 0.0
+    for mine, autograd in pairs:
+        error += float((mine - autograd).double().square().sum())
+        size += float(autograd.double().square().sum())
+    # where terms cancel, rounding is to be compared with the terms
+    terms = sum(
+        float(d.double().square().sum() * a.double().square().sum())
+        for d, layer in zip(gradients.cotangents, graph.layers, strict=True)
+        if (a := layer.input) is not None
+    )
+    return not error > max(1e-3**2 * size, 1e-5**2 * terms)
