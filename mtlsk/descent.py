@@ -217,25 +217,22 @@ class Descent:
             direction = gradients.combine(like(back, losses))
             self._write(direction, gradients.combine_own(like(kept[1], losses), self.own))
             return host, None, back, direction
-        dual: Any = self.aggregator
-        n = len(losses) if p is None else len(p)
-        w = torch.as_tensor(dual.dual_weights(n, host.device))
+        dual = self.aggregator
+        assert isinstance(dual, OnlineDual)
         p = p if p is None or not host.is_cuda else like(p, host)
-        equal = torch.full_like(w, 1 / n)
-        w0, w_raw = mapped_back(p, equal), mapped_back(p, w)
-        pair = self.engine.pair(gradients, self.own, w0, w_raw, forward)
-        gram2 = on_own_terms(pair.gram2)
-        alpha, beta = dual.coefficients(gram2)
+        w = dual.dual_weights(len(losses) if p is None else len(p), host.device)
+        w0 = mapped_back(p, mean_weights(w))
+        w = mapped_back(p, w)
+        pair = self.engine.pair(gradients, self.own, w0, w, forward)
+        (s0, b), (_, r) = pair.gram2 if host.is_cuda else pair.gram2.tolist()
+        alpha, beta = dual.coefficients(s0, b, r)
         if self.update_norm == "mean":
-            length = alpha**2 * gram2[0, 0] + 2 * alpha * beta * gram2[0, 1] + beta**2 * gram2[1, 1]
-            scale = (gram2[0, 0] / (length + 1e-300)) ** 0.5
+            scale = (s0 / (alpha**2 * s0 + 2 * alpha * beta * b + beta**2 * r + 1e-300)) ** 0.5
             alpha, beta = alpha * scale, beta * scale
-        if not host.is_cuda:
-            alpha, beta = float(alpha), float(beta)
         direction = pair.along(alpha, beta)
-        dual.advance(on_own_terms(mapped(p, pair.progress())), self.engine.dual_lr)
+        dual.advance(mapped(p, pair.progress()), self.engine.dual_lr)
         self._write(direction, pair.own)
-        back = w0 * alpha + w_raw * beta
+        back = w0 * alpha + w * beta
         self._kept = (self._tasks, back, w0)
         return host, None, back, direction
 
@@ -370,11 +367,6 @@ def mapped(p: Tensor | None, values: Tensor) -> Tensor:
 def mapped_back(p: Tensor | None, weights: Tensor) -> Tensor:
     """Return P^T w."""
     return weights if p is None else p.T @ weights
-
-
-def on_own_terms(values: Tensor) -> Any:
-    """Return a small tensor as numpy on the CPU, where that is faster; as it is elsewhere."""
-    return values if values.is_cuda else values.numpy()
 
 
 def like(weights: Tensor, losses: Tensor) -> Tensor:

@@ -40,6 +40,6 @@ def condition_number(gramian: Tensor) -> float:
     return largest / max(float(eigenvalues[0]), floor)
 
 
-def mean_weights(gramian: Tensor) -> Tensor:
-    """Return w0 = 1/K for each task, shape (K,)."""
-    return torch.full((len(gramian),), 1 / len(gramian), dtype=gramian.dtype)
+def mean_weights(like: Tensor) -> Tensor:
+    """Return w0 = 1/K for each of the K rows of ``like``, shape (K,), of its dtype and device."""
+    return torch.full((len(like),), 1 / len(like), dtype=like.dtype, device=like.device)

@@ -84,8 +84,9 @@ class Workspace:
 
     def __init__(self) -> None:
         self._flat: dict[Hashable, Tensor] = {}
+        self._shaped: dict[Hashable, Tensor] = {}
 
-    def empty(self, key: Hashable, shape: Sequence[int], like: Tensor) -> Tensor:
+    def empty(self, key: Hashable, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Return a tensor of this shape, of the dtype and device of ``like``, with any values.
 
         What was handed out under the same key before is overwritten.
@@ -93,15 +94,16 @@ class Workspace:
         numel = math.prod(shape)
         if numel < FRESH:
             return like.new_empty(shape)
-        flat = self._flat.get(key)
-        if (
-            flat is None
-            or flat.numel() < numel
-            or flat.dtype != like.dtype
-            or flat.device != like.device
-        ):
-            flat = self._flat[key] = torch.empty(numel, dtype=like.dtype, device=like.device)
-        return flat[:numel].view(*shape)
+        last = self._shaped.get(key)
+        if last is not None and last.dtype == like.dtype and last.device == like.device:
+            if last.shape == shape:
+                return last
+            if self._flat[key].numel() >= numel:
+                last = self._shaped[key] = self._flat[key][:numel].view(shape)
+                return last
+        flat = self._flat[key] = torch.empty(numel, dtype=like.dtype, device=like.device)
+        last = self._shaped[key] = flat.view(shape)
+        return last
 
     def ones(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return ones, not to be written to."""
@@ -212,14 +214,62 @@ class LinearGraph:
         self._settle(on_top)
         self.signature = tuple(node.name() for node in finished)
 
-    def _settle(self, on_top: set[int]) -> None:
+    def outline(self) -> LinearGraph:
+        """Return what :meth:`again` needs, without the nodes and what they keep alive."""
+        outline = object.__new__(LinearGraph)
+        outline.signature, outline.workspace = self.signature, self.workspace
+        outline._on_top, outline._parents = self._on_top, self._parents
+        outline._ops = []
+        for op in self._ops:
+            layer = op.layer
+            if layer is not None:
+                layer = Layer(layer.weight, layer.bias, layer.matrix, None)
+            outline._ops.append(_Op(type(op.node), layer, op.elementwise, op.below))
+        return outline
+
+    def again(self, outputs: Tensor) -> LinearGraph | None:
+        """Return the graph of another pass if this outline fits it, else None.
+
+        It looks for the same kinds of nodes and the same parameters in the same places, which is
+        faster than to find them out.
+        """
+        nodes: list[Any] = [None] * len(self._ops)
+        nodes[0] = outputs.grad_fn
+        found = object.__new__(LinearGraph)
+        found._ops, found.signature, found.workspace = [], self.signature, self.workspace
+        for op, node in zip(self._ops, nodes, strict=True):
+            if type(node) is not op.node:
+                return None
+            layer, places = None, iter(op.below)
+            children = node.next_functions
+            if op.layer is not None:
+                layer = _same_layer(op.layer, node, children)
+                if layer is None:
+                    return None
+                children = children[-2:-1]
+            elif len(children) > 1 and not _keeps_shape(node):
+                return None
+            for child, _ in children:
+                if child is None:
+                    continue
+                j = next(places, None)
+                if j is None or nodes[j] not in (None, child):
+                    return None
+                nodes[j] = child
+            if next(places, None) is not None:
+                return None
+            found._ops.append(_Op(node, layer, op.elementwise, op.below))
+        found._settle(self._on_top, self._parents)
+        return found
+
+    def _settle(self, on_top: set[int], parents: Counter[int] | None = None) -> None:
         self._on_top = on_top
         self.layers = [op.layer for op in self._ops if op.layer is not None]
-        parents = Counter(j for op in self._ops for j in op.below)
+        self._parents = parents or Counter(j for op in self._ops for j in op.below)
         self.top_layers = [
             op.layer
             for i, op in enumerate(self._ops)
-            if op.layer is not None and i in on_top and parents[i] < 2
+            if op.layer is not None and i in on_top and self._parents[i] < 2
         ]
 
     def rows(self, chosen: slice) -> LinearGraph:
@@ -306,10 +356,14 @@ class LinearGraph:
             below = [t for j in op.below if (t := values[j]) is not None]
             if op.layer is not None:
                 values[i] = _up(op.layer, below[0] if below else None, directions)
+            elif op.elementwise and below:
+                # what a layer below made, nothing else holds
+                fresh = self._ops[op.below[0]].layer is not None and self._parents[op.below[0]] == 1
+                factor = op.derivative(self.workspace)
+                whole = fresh and below[0].shape == factor.shape
+                values[i] = below[0].mul_(factor) if whole else below[0] * factor
             elif below:
-                values[i] = torch.stack(below).sum(0) if len(below) > 1 else below[0]
-                if op.elementwise:
-                    values[i] = below[0] * op.derivative(self.workspace)
+                values[i] = sum(below[1:], start=below[0])
         return values[0]
 
 
@@ -329,15 +383,49 @@ def _read(node: Any, leaves: set[int]) -> tuple[Layer | None, bool, tuple[Any, .
         return layer, False, () if below is None else (below,)
     kept = tuple(f for f in inputs if f is not None)
     elementwise = name in ELEMENTWISE and len(kept) == 1
-    if not elementwise and not (name == "AddBackward0" and node._saved_alpha == 1):
+    if not elementwise and name != "AddBackward0":
         raise Unrecognised
     if any(f.name() == LEAF for f in kept):
         raise Unrecognised
-    if len(inputs) > 1:  # broadcasting would mix rows
-        shape = node._input_metadata[0].shape
-        if any(f._input_metadata[0].shape != shape for f in kept):
-            raise Unrecognised
+    if len(inputs) > 1 and not _keeps_shape(node):
+        raise Unrecognised
     return None, elementwise, kept
+
+
+def _keeps_shape(node: Any) -> bool:
+    """Say whether all inputs have the node's shape and enter with factor 1: no broadcasting."""
+    shape = node._input_metadata[0].shape
+    same = all(f._input_metadata[0].shape == shape for f, _ in node.next_functions if f is not None)
+    return same and getattr(node, "_saved_alpha", 1) == 1
+
+
+def _same_layer(old: Layer, node: Any, children: Any) -> Layer | None:
+    """Return the layer of ``node`` if it holds the parameters of another pass's layer."""
+    weight, bias = children[-1][0], children[0][0] if len(children) == 3 else None
+    if (weight is None) != (old.weight is None) or (bias is None) != (old.bias is None):
+        return None
+    if len(children) == 3 and (node._saved_alpha != 1 or node._saved_beta != 1):
+        return None
+    for found, parameter in ((weight, old.weight), (bias, old.bias)):
+        if found is None:
+            continue
+        leaf = found.next_functions[0][0] if found is weight else found
+        variable = getattr(leaf, "variable", None)
+        if variable is None or parameter is None or variable is not parameter:
+            return None
+        if parameter._backward_hooks:
+            return None
+    if (children[-2][0] is None) != (old.matrix is None):
+        return None
+    matrix = old.matrix
+    if matrix is not None and old.weight is None:
+        matrix = node._saved_mat2.T
+    elif old.weight is not None and matrix is not None and moved(matrix, old.weight):
+        matrix = old.weight.detach()
+    a = None
+    if old.weight is not None:
+        a = (node._saved_mat1 if len(children) == 3 else node._saved_self).detach()
+    return Layer(old.weight, old.bias, matrix, a)
 
 
 LEAF = "torch::autograd::AccumulateGrad"
@@ -355,6 +443,11 @@ def _layer(weight: Any, bias: Any, below: Any, node: Any, saved: str, leaves: se
         matrix = node._saved_mat2.T if weight is None else weight.detach()
     a = None if weight is None else getattr(node, f"_saved_{saved}").detach()
     return Layer(weight, bias, matrix, a)
+
+
+def moved(values: Tensor, parameter: Tensor) -> bool:
+    """Say whether a parameter's values are in other memory by now than those seen before."""
+    return values.data_ptr() != parameter.data_ptr()
 
 
 def _leaf(node: Any, leaves: set[int]) -> Tensor:

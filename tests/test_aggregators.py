@@ -7,10 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import linprog, minimize
 from sklearn.base import clone
 
 from mtlsk.aggregators import AGGREGATORS, MGDA, CAGrad, ConicGrad, LinearScalarization, OnlineDual
+from mtlsk.certificates import critical_cone
+from mtlsk.simplex import faces
 from mtlsk.testing import check_aggregator
 
 MEAN = LinearScalarization()
@@ -135,11 +137,25 @@ def test_convex():
 def test_stateless():
     def prove(aggregator, j):
         live = clone(aggregator)
-        first, second = (live.task_weights(j @ j.T, torch.ones(3)) for _ in range(2))
-        assert bool(live.state_dict()) == (repr(aggregator) not in STATELESS)
-        return torch.equal(first, second)
+        live.task_weights(j[[1, 2, 0]] @ j[[1, 2, 0]].T, torch.ones(3))
+        second = live.task_weights(j @ j.T, torch.ones(3)) @ j
+        unit = j.norm(dim=1).max()
+        return float((second - update(aggregator, j)).norm()) <= 1e-9 * float(unit)
 
     holds_on(STATELESS, prove)
+
+
+def test_what_is_remembered():
+    kept = {"MGDA": {"support_"}, "CAGrad": {"support_"}, "ConicGrad": {"support_", "at_edge_"}}
+    for aggregator in ALL:
+        live = clone(aggregator)
+        live.task_weights(SETS[0] @ SETS[0].T, torch.ones(3))
+        expected = kept.get(type(aggregator).__name__, set())
+        if repr(aggregator) in ("CAGrad(c=0.0)", "ConicGrad(c=1.0)"):
+            expected = set()  # the mean gradient: nothing is solved
+        if aggregator in (FLIP, PRINTED):
+            expected = {"logits_", "first_moment_", "second_moment_", "n_dual_steps_"}
+        assert set(live.state_dict()) == expected, aggregator
 
 
 def test_descends_the_mean():
@@ -213,6 +229,171 @@ def test_mgda_leaves_a_zero_gradient_out():
         w = weights(MGDA(), with_zero)
         assert w[1] == 0
         torch.testing.assert_close(w[[0, 2, 3]], weights(MGDA(), j))
+
+
+# supports are remembered
+
+
+@pytest.fixture
+def solves(monkeypatch):
+    """Return a list that grows by one with each linear solve."""
+    calls, solve = [], faces.dposv
+
+    def counted(*args):
+        calls.append(len(args[0]))
+        return solve(*args)
+
+    monkeypatch.setattr(faces, "dposv", counted)
+    return calls
+
+
+SOLVERS = [MGDA(), *BALLS[1:], *CONES[:3]]
+
+
+@pytest.mark.parametrize("aggregator", SOLVERS, ids=repr)
+def test_a_warm_call_takes_one_linear_solve(aggregator, solves):
+    more = 0
+    for seed in range(20):
+        j = jacobian(seed, k=3 + seed, m=40)
+        if isinstance(aggregator, ConicGrad) and aggregator.c > critical_cone(j @ j.T):
+            continue  # no direction in the cone, nothing to remember
+        live = clone(aggregator)
+        live.task_weights(j @ j.T, torch.ones(len(j)))
+        more += len(solves) > 1
+        solves.clear()
+        moved = j + 1e-6 * torch.randn(j.shape, dtype=torch.float64) * j.norm(dim=1)[:, None]
+        live.task_weights(moved @ moved.T, torch.ones(len(j)))
+        assert len(solves) == 1, f"set {seed}"
+        solves.clear()
+    assert more > 5  # a cold one takes more
+
+
+@pytest.mark.parametrize("aggregator", SOLVERS, ids=repr)
+def test_a_wrong_memory_changes_no_answer(aggregator):
+    rng = np.random.default_rng(0)
+    for seed in range(40):
+        j = jacobian(seed, k=2 + seed % 19, m=30, ratio=[1.0, 10.0, 1e3][seed % 3])
+        live, expected = clone(aggregator), update(aggregator, j)
+        for _ in range(4):
+            live.support_ = rng.permutation(30)[: rng.integers(1, 30)].tolist()
+            live.at_edge_ = bool(rng.integers(2))
+            d = live.task_weights(j @ j.T, torch.ones(len(j))) @ j
+            unit = float(j.norm(dim=1).max())
+            torch.testing.assert_close(d, expected, rtol=0, atol=1e-9 * unit)
+
+
+@pytest.mark.parametrize("aggregator", SOLVERS, ids=repr)
+def test_the_memory_follows_the_tasks_that_are_there(aggregator):
+    j = jacobian(7, k=8, m=20)
+    live = clone(aggregator)
+    live.task_weights(j @ j.T, torch.ones(8))
+    for active in [(0, 3, 5), (1, 2, 6, 7), (5,), (0, 3, 5)]:
+        before = set(live.state_dict().get("support_", [])).difference(active)
+        live.active_ = active
+        part = j[list(active)]
+        d = live.task_weights(part @ part.T, torch.ones(len(active))) @ part
+        torch.testing.assert_close(d, update(aggregator, part), rtol=1e-9, atol=1e-9)
+        # those away are remembered as they were
+        assert before == set(live.state_dict().get("support_", [])).difference(active)
+    alone = clone(aggregator)
+    alone.active_ = (2, 4)
+    alone.task_weights(j[[2, 4]] @ j[[2, 4]].T, torch.ones(2))
+    assert set(alone.state_dict().get("support_", [])) <= {2, 4}
+
+
+# where peers fail
+
+
+def hostile(seed):
+    """Yield (what it is, J of unit size): sets that stop or mislead solvers."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rows(k, m=12):
+        return torch.randn(k, m, generator=generator, dtype=torch.float64)
+
+    k = 2 + seed % 7
+    j = rows(k)
+    yield "K = 1", j[:1]
+    yield "all zero", torch.zeros(k, 12, dtype=torch.float64)
+    yield "zero row", torch.cat([j, torch.zeros(1, 12, dtype=torch.float64)])
+    yield "duplicated rows", torch.cat([j, j])
+    yield "nearly duplicated rows", torch.cat([j, j + 1e-9 * rows(k)])
+    yield "opposite rows", torch.cat([j, -j[:1]])
+    yield "nearly opposite rows", torch.cat([j, -j[:1] + 1e-9 * rows(1)])
+    yield "rank-deficient", rows(k + 4, 3)
+    yield "rank-deficient and agreeing", rows(k + 4, 3) + torch.tensor([3.0, 0.0, 0.0]).double()
+    yield "mean of zero", torch.cat([j, -j.sum(0, keepdim=True)])
+    yield "conflicting", j - 0.9 * j.mean(0)
+    for ratio in (1e3, 1e6):
+        for base in (j, j.abs(), torch.cat([j, j[:1]])):
+            scale = torch.logspace(0, math.log10(ratio), len(base), dtype=torch.float64)
+            order = torch.randperm(len(base), generator=generator)
+            yield f"norm ratio {ratio:g}", base * scale[order, None]
+
+
+def common_descent(j):
+    """Return max_d min_i <g_i, d> / |g_i| over |d|_inf <= 1, over the rows that are not zero."""
+    norms = j.norm(dim=1)
+    unit = (j[norms > 0] / norms[norms > 0, None]).numpy()
+    k, m = unit.shape
+    if k == 0:
+        return 0.0
+    found = linprog(
+        np.append(np.zeros(m), -1.0),
+        A_ub=np.column_stack([-unit, np.ones(k)]),
+        b_ub=np.zeros(k),
+        bounds=[(-1, 1)] * m + [(None, 1)],
+    )
+    return -found.fun
+
+
+HOSTILE = [(what, scale * j) for s in range(12) for what, j in hostile(s) for scale in (1.0, 1e-8)]
+ALIGNED = [common_descent(j) > 1e-3 for _, j in HOSTILE]
+
+
+def helps_all(aggregator, j, aligned):
+    """Return whether the aggregator promises <g_i, d> >= 0 for all tasks of this set."""
+    if isinstance(aggregator, CAGrad):
+        return aggregator.c >= 1 and aligned
+    if isinstance(aggregator, ConicGrad):
+        # by another route than the solver's
+        in_cone = aggregator.c < float(critical_cone(j @ j.T)) - 1e-3
+        return aggregator.solver == "exact" and aligned and in_cone
+    return isinstance(aggregator, MGDA)
+
+
+def longest(aggregator, j):
+    """Return the length that the update never passes."""
+    if isinstance(aggregator, MGDA):
+        norms = j.norm(dim=1)
+        return float(norms[norms > 0].min()) if norms.any() else 0.0
+    radius = aggregator.c if isinstance(aggregator, CAGrad) else 0.0
+    return (1 + radius) * float(j.mean(0).norm())
+
+
+@pytest.mark.parametrize("aggregator", [a for a in ALL if a is not FIXED], ids=repr)
+def test_on_hostile_sets_no_update_is_worse_than_doing_nothing(aggregator):
+    promised = 0
+    for (what, j), aligned in zip(HOSTILE, ALIGNED, strict=True):
+        live, norms = clone(aggregator), j.norm(dim=1)
+        for call in ("cold", "warm"):
+            a = live.task_weights(j @ j.T, torch.ones(len(j), dtype=torch.float64))
+            where = f"{what}, {len(j)} tasks, {call}"
+            assert bool(a.isfinite().all()), where
+            d = a @ j
+            size = float(d.norm())
+            # a direction that is all rounding must not be blown up to a length
+            assert size <= longest(aggregator, j) * (1 + 1e-6) + 1e-7 * float(norms.max()), where
+            if size <= 1e-7 * float(a.abs() @ norms):
+                continue  # zero, as far as a Gramian can tell
+            if repr(aggregator) in DESCENDS_THE_MEAN:
+                assert float(j.mean(0) @ d) >= -1e-9 * float(norms.max()) * size, where
+            if helps_all(aggregator, j, aligned):
+                worst = float((j @ d)[norms > 0].div(norms[norms > 0]).min())
+                assert worst >= -1e-7 * size, f"{where}: {worst / size:.1e}"
+                promised += 1
+    if repr(aggregator) in NON_CONFLICTING or aggregator in CONES[:2]:
+        assert promised > 100
 
 
 # MGDA

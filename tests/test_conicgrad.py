@@ -230,7 +230,9 @@ def test_the_coefficients_are_the_projection_on_the_cone_at_the_length_of_the_me
         pair = np.stack([g0, gw])
         alpha, beta = ConicGrad(c=c).coefficients(pair @ pair.T)
         on_device = ConicGrad(c=c).coefficients(torch.from_numpy(pair @ pair.T))
-        assert [float(x) for x in on_device] == pytest.approx([float(alpha), float(beta)], rel=1e-9, abs=1e-9)
+        assert [float(x) for x in on_device] == pytest.approx(
+            [float(alpha), float(beta)], rel=1e-9, abs=1e-9
+        )
         np.testing.assert_allclose(alpha * g0 + beta * gw, wanted, atol=1e-9)
         zeros += size == 0
     assert 5 < zeros < 150

@@ -7,9 +7,18 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import LinearConstraint, minimize
 
-from mtlsk.simplex import linear_plus_norm, min_norm_point, project_on_simplex, shortest_increase
+from mtlsk.aggregators.online_dual import nearest, nearest_on_simplex
+from mtlsk.simplex import linear_plus_norm, min_norm_point, shortest_increase
+
+
+def project_on_simplex(v):
+    """The projection on the device and the one on the host, which must agree."""
+    on_device, on_host = nearest_on_simplex(torch.from_numpy(v)).numpy(), nearest(v.tolist())
+    np.testing.assert_allclose(on_host, on_device, atol=1e-15)
+    return on_device
 
 
 def gradient_set(seed, ratio=1.0):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mtlsk.component import Component, Registry
+from mtlsk.simplex import Array
 
 
 class Aggregator(Component, ABC):
@@ -65,148 +68,66 @@ def require_gramian(gramian: Tensor | None) -> Tensor:
         raise ValueError("this aggregator needs the Gramian G = J J^T, got None")
     if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1] or len(gramian) == 0:
         raise ValueError(f"the Gramian must have shape (K, K), got {tuple(gramian.shape)}")
-    finite = gramian.isfinite()
-    if not bool(finite.all()):
-        task = int((~finite).sum(0).argmax())
-        raise ValueError(f"the gradient of task {task} is not finite: its Gramian row has NaN/inf")
+    if not math.isfinite(float(gramian.numpy().sum())):  # quicker than a look at every element
+        finite = gramian.isfinite()
+        if not bool(finite.all()):
+            task = int((~finite).sum(0).argmax())
+            raise ValueError(
+                f"the gradient of task {task} is not finite: its Gramian row has NaN/inf"
+            )
     return gramian.to(torch.float64)
 
 
-class OnlineDual:
-    """Mixin of aggregators whose inner problem is a min over w in the simplex with gradient J d.
+class SolvedDual(Aggregator):
+    """An aggregator that solves for dual weights, each time from where they were positive before.
 
-    Their dual weights can follow the training instead of being solved for in every step: an
-    engine then needs the mean gradient g0, the dual gradient g_w and the progress J d only, never
-    the whole Gramian. The update is d = alpha g0 + beta g_w.
-
-    What a step works with are float64 arrays: of numpy where the losses are on the CPU (small
-    operations cost a tenth there), tensors on their device elsewhere, so that nothing waits for it.
-
-    The step does not shrink with the progress, so the last dual weights keep moving around the
-    solution: it is the mean of the updates over the steps that approaches the exact one.
+    From one step to the next the support seldom changes much, and on the right one the solution is
+    a single linear solve. The memory makes a call faster, never its answer another one.
 
     Attributes
     ----------
-    dual_ : float64 tensor of shape (K,)
-        The dual weights w, on the simplex; equal weights at first. Memory.
-    dual_scale_ : float64 tensor of shape ()
-        A slowly forgotten maximum of |progress|, which makes the step free of units. Memory.
+    support_ : list of int
+        The tasks whose dual weight was positive when they were last there. Memory.
     """
 
-    active_: tuple[int, ...] | None
-    dual_: Tensor
-    dual_scale_: Tensor
+    support_: list[int]
 
-    @property
-    def has_online_dual(self) -> bool:
-        """Whether these parameters have an online dual."""
-        return True
+    def recall_support(self, kept: Sequence[int]) -> list[int]:
+        """Return which of the tasks kept of this call were in the support; [] if none is known."""
+        known = set(getattr(self, "support_", ()))
+        return [i for i, task in enumerate(self._named(kept)) if task in known]
 
-    @abstractmethod
-    def coefficients(self, gram2: Any) -> tuple[Any, Any]:
-        """Return (alpha, beta) of d = alpha g0 + beta g_w, finite scalars.
+    def keep_support(self, dual: Array, kept: Sequence[int]) -> None:
+        """Remember which dual weights of the tasks kept are positive (beyond rounding)."""
+        tasks = self._named(kept)
+        others = set(getattr(self, "support_", ())).difference(tasks)
+        now = [task for task, w in zip(tasks, dual.tolist(), strict=True) if w > 1e-14]
+        self.support_ = sorted(others.union(now)) if others else now
 
-        From the Gramian of (g0, g_w), an array (2, 2); :func:`namespace` gives its functions.
-        """
-
-    def dual_weights(self, n_tasks: int, device: torch.device | str = "cpu") -> Any:
-        """Return the dual weights of the ``n_tasks`` active tasks, an array on the simplex.
-
-        Equal ones where there are none yet; a task seen for the first time gets a mean share.
-        """
-        active = self._active(n_tasks)
-        least = max(active, default=-1) + 1
-        known = getattr(self, "dual_", None)
-        if known is None:
-            known = torch.zeros(0, dtype=torch.float64, device=device)
-            self.dual_scale_ = torch.zeros((), dtype=torch.float64, device=device)
-        if len(known) < least:
-            share = known.mean() if len(known) else known.new_ones(())
-            known = torch.cat([known, share.expand(least - len(known))])
-            known = known / known.sum()
-        if known.device.type != torch.device(device).type:
-            known, self.dual_scale_ = known.to(device), self.dual_scale_.to(device)
-        self.dual_ = known
-        w = known if known.is_cuda else known.numpy()
-        if len(active) == len(w):
-            return w
-        some = w[active]
-        # all of them at zero: equal shares
-        return (some + TINY) / (some + TINY).sum()
-
-    def advance(self, progress: Any, lr: float = 0.1) -> Any:
-        """Move the dual weights against progress = J d (K,): w <- P(w - lr progress / scale).
-
-        Tasks that the update helps least gain weight. P projects on the simplex; scale is the
-        running maximum of max_k |progress_k|, forgotten by 1 % a step (ours). The active tasks
-        share what they had together.
-        """
-        if isinstance(progress, Tensor) and not progress.is_cuda:
-            progress = progress.numpy()
-        tensor = isinstance(progress, Tensor)
-        w = self.dual_weights(len(progress), progress.device if tensor else "cpu")
-        scale = self.dual_scale_ if tensor else self.dual_scale_.numpy()
-        largest = abs(progress).max()
-        scale = 0.99 * scale + (largest - 0.99 * scale).clip(0.0)  # the larger of the two
-        moved = nearest_on_simplex(w - lr / (scale + TINY) * progress)
-        self.dual_scale_ = scale if tensor else torch.tensor(float(scale), dtype=torch.float64)
-        active = self._active(len(progress))
-        if len(active) == len(self.dual_):
-            self.dual_ = moved if tensor else torch.from_numpy(moved)
-        else:
-            dual = self.dual_.clone()
-            whole = dual if tensor else dual.numpy()
-            whole[active] = moved * whole[active].sum()
-            self.dual_ = dual
-        return moved
-
-    def _active(self, n_tasks: int) -> list[int] | range:
-        return range(n_tasks) if self.active_ is None else list(self.active_)
+    def _named(self, kept: Sequence[int]) -> Sequence[int]:
+        """Return the indices among all K tasks of rows of this call."""
+        return kept if self.active_ is None else [self.active_[i] for i in kept]
 
 
-TINY = 1e-300
-"""Added to denominators that may be zero."""
-
-
-def namespace(array: Any) -> Any:
-    """Return torch for a tensor, numpy for anything else: sqrt and where are in both."""
-    return torch if isinstance(array, Tensor) else np
-
-
-def nearest_on_simplex(v: Any) -> Any:
-    """Return the point of the simplex nearest to the array ``v`` (K,): max(v - tau, 0).
-
-    tau is the largest of (v_1 + ... + v_j - 1) / j over the sorted v: each is the solution if
-    just the j largest are not zero (Held, Wolfe and Crowder 1974).
-    """
-    u: Any
-    j: Any
-    if isinstance(v, Tensor):
-        u = v.sort(descending=True).values
-        j = torch.arange(1, len(v) + 1, dtype=v.dtype, device=v.device)
-    else:
-        u = np.sort(v)[::-1]
-        j = np.arange(1, len(v) + 1)
-    return (v - ((u.cumsum(0) - 1) / j).max()).clip(0.0)
-
-
-def scaled(gramian: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return (G / max_k |g_k|^2 as numpy without the zero rows, mask (K,) of the tasks kept).
+def scaled(gramian: Tensor) -> tuple[Array, Sequence[int]]:
+    """Return (G / max_k |g_k|^2 as numpy without the zero rows, the indices of the others).
 
     A task whose gradient is zero has nothing to lose to first order: keeping it in a min-norm or
     worst-task problem would stop all the others, so it is left out (ours).
     """
     g = gramian.numpy()
-    diagonal = np.diagonal(g)
-    largest = diagonal.max()
-    keep = diagonal > 1e-30 * largest
-    if not keep.any():
-        return np.zeros((0, 0)), keep
-    return g[np.ix_(keep, keep)] / largest, keep
+    squares = g.diagonal().tolist()  # Python is quicker here than several calls of numpy
+    largest = max(squares)
+    if min(squares) > 1e-30 * largest:
+        return g / largest, range(len(g))
+    kept = [i for i, square in enumerate(squares) if square > 1e-30 * largest]
+    return (g[np.ix_(kept, kept)] / largest if kept else np.zeros((0, 0))), kept
 
 
-def spread(weights: np.ndarray, keep: np.ndarray) -> Tensor:
+def spread(weights: Array, kept: Sequence[int], n_tasks: int) -> Tensor:
     """Return weights of the kept tasks as (K,) with zeros for the others."""
-    full = np.zeros(len(keep))
-    full[keep] = weights
+    if len(kept) == n_tasks:
+        return torch.from_numpy(weights)
+    full = np.zeros(n_tasks)
+    full[kept] = weights
     return torch.from_numpy(full)

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtlsk.aggregators.base import (
-    TINY,
-    Aggregator,
-    OnlineDual,
-    namespace,
-    require_gramian,
-    scaled,
-    spread,
-)
+from mtlsk.aggregators.base import SolvedDual, require_gramian, scaled, spread
+from mtlsk.aggregators.online_dual import TINY, OnlineDual, functions
 from mtlsk.domains import Choice, Interval
 from mtlsk.gramian import mean_weights
-from mtlsk.simplex import Array, linear_plus_norm, min_norm_point
+from mtlsk.simplex import Array, linear_plus_norm, min_norm_point, rounding, search_faces
 
 
-class ConicGrad(OnlineDual, Aggregator):
+class ConicGrad(OnlineDual, SolvedDual):
     """Worst-task progress in a cone: max_d min_i <g_i, d> s.t. <g0, d> >= c |g0| |d|, |d| = |g0|.
 
     g0 is the mean of the K task gradients, c the cosine of the cone's half-angle: c = 1 is the
@@ -40,8 +34,8 @@ class ConicGrad(OnlineDual, Aggregator):
     - ``"exact"`` (default; our derivation): the constrained maximiser. Where the min-norm point is
       in the cone, the answer is MGDA's direction. Otherwise the maximiser is on the boundary,
       d = c g0/|g0| + s v with v orthogonal to g0, and its dual is the min over the simplex of
-      c p(w) + s q(w), p = <g_w, g0>/|g0|, q = |g_w - p g0/|g0||, s = sqrt(1 - c^2): solved by an
-      interior point method. If no direction in the cone improves all tasks the update is g0.
+      c p(w) + s q(w), p = <g_w, g0>/|g0|, q = |g_w - p g0/|g0||, s = sqrt(1 - c^2): solved by a
+      search over supports. If no direction in the cone improves all tasks the update is g0.
     - ``"flip"``: the closed form with the other sign of D (our reading of the likely slip). It
       descends whenever <g0, g_w> > 0 and tends to g0 as c -> 1, but can leave the cone.
     - ``"printed"``: the closed form as printed. **It ascends**; kept for comparison only.
@@ -68,6 +62,9 @@ class ConicGrad(OnlineDual, Aggregator):
         Memory of the dual weights and of their Adam (``"flip"`` and ``"printed"`` only).
     n_dual_steps_ : int
         How many steps that Adam has taken.
+    support_, at_edge_ : list of int, bool
+        The tasks whose solved dual weights were positive, and whether the update was on the
+        boundary of the cone (``"exact"`` only): where the next call begins. Memory.
 
     **Reference** "Fantastic multi-task gradient updates and how to find them in a cone",
     arXiv 2502.00217: primal in eq. (4), closed form and dual step in its Algorithm 1.
@@ -84,6 +81,7 @@ class ConicGrad(OnlineDual, Aggregator):
     first_moment_: Tensor
     second_moment_: Tensor
     n_dual_steps_: int
+    at_edge_: bool
 
     def __init__(
         self, c: float = 0.5, solver: str = "exact", gamma: float = 0.001, dual_lr: float = 0.025
@@ -105,37 +103,41 @@ class ConicGrad(OnlineDual, Aggregator):
     def task_weights(self, gramian: Tensor | None, losses: Tensor) -> Tensor:
         """Return the weights a of d = J^T a with |d| = |g0|, shape (K,)."""
         gramian = require_gramian(gramian)
-        w0 = mean_weights(gramian)
-        g, keep = scaled(gramian)
-        share = np.full(len(g), 1 / len(keep))
+        g, kept = scaled(gramian)
+        share = np.full(len(g), 1 / len(gramian))
         s0 = float(share @ g @ share)
-        if s0 <= 1e-28:  # the mean gradient is zero: no cone
-            return w0
+        if not kept or s0 <= rounding(g, share):  # the mean gradient is zero: no cone
+            return mean_weights(gramian)
         if self.solver != "exact":
             return self._follow_dual(gramian)
-        if self.c == 1:
-            return w0
-        solution = exact_cone(g, share, s0, self.c)
-        return w0 if solution is None else spread(solution[0], keep)
+        solution = None
+        if self.c < 1:
+            support = self.recall_support(kept)
+            at_edge = getattr(self, "at_edge_", False)
+            solution = exact_cone(g, share, s0, self.c, support, at_edge)
+        if solution is None:
+            return mean_weights(gramian)
+        self.keep_support(solution.dual, kept)
+        self.at_edge_ = solution.at_edge
+        return spread(solution.weights, kept, len(gramian))
 
     @property
     def has_online_dual(self) -> bool:
         """Whether the solver is ``"exact"``: the other two follow a dual of their own."""
         return self.solver == "exact"
 
-    def coefficients(self, gram2: Any) -> tuple[Any, Any]:
+    def coefficients(self, s0: Any, b: Any, r: Any) -> tuple[Any, Any]:
         """Return the projection of g_w on the cone, scaled to |g0|; (1, 0) where it is zero."""
-        xp = namespace(gram2)
+        f = functions(s0)
         c, s = self.c, math.sqrt(1 - self.c**2)
-        s0, b, r = gram2[0, 0], gram2[0, 1], gram2[1, 1]
-        length = xp.sqrt(s0)
+        length = f.sqrt(s0)
         p = b / (length + TINY)
-        q = xp.sqrt(abs(r - p * p))  # below zero it is rounding
-        inside = p >= c * xp.sqrt(r) * (1 - 1e-12)
+        q = f.sqrt(abs(r - p * p))  # below zero it is rounding
+        inside = p >= c * f.sqrt(r) * (1 - 1e-12)
         mean = (c * p + s * q <= 0) | (s0 <= 0) | (r <= 0)
         on_edge = s * length / (q + 1e-150 * length + TINY)
-        alpha = xp.where(mean, 1.0, xp.where(inside, 0.0, c - on_edge * b / (s0 + TINY)))
-        beta = xp.where(mean, 0.0, xp.where(inside, length / (xp.sqrt(r) + TINY), on_edge))
+        alpha = f.where(mean, 1.0, f.where(inside, 0.0, c - on_edge * b / (s0 + TINY)))
+        beta = f.where(mean, 0.0, f.where(inside, length / (f.sqrt(r) + TINY), on_edge))
         return alpha, beta
 
     def _follow_dual(self, gramian: Tensor) -> Tensor:
@@ -178,26 +180,72 @@ class ConicGrad(OnlineDual, Aggregator):
         self.logits_[active] -= self.dual_lr * m[active] / (1 - 0.9**t) / denominator
 
 
-def exact_cone(g: Array, w0: Array, s0: float, c: float) -> tuple[Array, Array] | None:
-    """Return (a, w): d = J^T a is the maximiser in the cone, |d| = |g0|, w its dual weights.
+class ConeSolution(NamedTuple):
+    """The maximiser in the cone and its dual weights."""
 
-    None where no direction in the cone improves all tasks. ``g`` (K, K) has a positive diagonal,
-    c < 1 and s0 = w0'G w0 > 0. The dual value of w is |g0| times the length of the projection of
-    g_w on the cone; it equals the primal value min_i (G a)_i up to rounding.
+    weights: Array  # (K,): d = J^T weights, |d| = |g0|
+    dual: Array  # (K,), on the simplex
+    at_edge: bool  # whether d is on the boundary of the cone, or MGDA's direction
+
+
+def exact_cone(
+    g: Array,
+    w0: Array,
+    s0: float,
+    c: float,
+    support: Sequence[int] | None = None,
+    at_edge: bool = False,
+) -> ConeSolution | None:
+    """Return the maximiser in the cone, None where no direction in it improves all tasks.
+
+    ``g`` (K, K) has a positive diagonal, c < 1 and s0 = w0'G w0 > 0. The dual value of w is |g0|
+    times the length of the projection of g_w on the cone; it equals the primal value min_i (G a)_i
+    up to rounding. ``support`` and ``at_edge`` are a guess of the tasks with positive dual weights
+    and of the branch; the answer does not depend on it.
     """
-    shortest = min_norm_point(g)
-    r = float(shortest @ g @ shortest)
-    if r <= 1e-28:  # Pareto-stationary: no direction improves all tasks
-        return None
     p = g @ w0 / math.sqrt(s0)  # progress of each task along g0 / |g0|
+    edge = _Edge(g, p, c)
+    if support and at_edge:
+        dual = search_faces(edge.gramian, support, edge.linear, edge.s)
+        if dual is not None and edge.is_maximal(dual):
+            return edge.solution(dual, w0, s0)
+        support = None
+    shortest = min_norm_point(g, support)
+    r = float(shortest @ g @ shortest)
+    if r <= rounding(g, shortest):  # Pareto-stationary: no direction improves all tasks
+        return None
     # equality (c = cos) must not fall to rounding: both branches agree there
     if float(p @ shortest) >= c * math.sqrt(r) * (1 - 1e-12):
-        return shortest * math.sqrt(s0 / r), shortest
-    s = math.sqrt(1 - c * c)
-    orthogonal = g - np.outer(p, p)
-    w = linear_plus_norm(c * p, orthogonal, s, 0.9 * shortest + 0.1 / len(g))
-    q = math.sqrt(max(float(w @ orthogonal @ w), 0.0))
-    if q == 0 or c * float(p @ w) + s * q <= 0:
-        return None
-    b = math.sqrt(s0) * float(p @ w)
-    return c * w0 + math.sqrt(s0) * (s / q) * (w - b / s0 * w0), w
+        return ConeSolution(shortest * math.sqrt(s0 / r), shortest, False)
+    return edge.solution(linear_plus_norm(edge.linear, edge.gramian, edge.s, shortest), w0, s0)
+
+
+class _Edge:
+    """The best d on the boundary of the cone; its dual is min c p(w) + s q(w) over the simplex."""
+
+    def __init__(self, g: Array, p: Array, c: float) -> None:
+        self.g, self.p, self.c, self.s = g, p, c, math.sqrt(1 - c * c)
+        self.linear = c * p
+        self.gramian = g - p[:, None] * p  # of the gradients' parts orthogonal to g0
+
+    def lengths(self, w: Array) -> tuple[float, float]:
+        """Return p(w) and q(w), 0 for a q(w) lost in rounding."""
+        squared = float(w @ self.gramian @ w)
+        q = math.sqrt(squared) if squared > rounding(self.g, w) else 0.0
+        return float(self.p @ w), q
+
+    def is_maximal(self, w: Array) -> bool:
+        """Return whether no d inside the cone is better than that of the minimising ``w``.
+
+        So it is where g_w is outside the cone (g0 then has a multiplier >= 0) or in its polar.
+        """
+        along, q = self.lengths(w)
+        return q > 0 and (self.s * along <= self.c * q or self.c * along + self.s * q <= 0)
+
+    def solution(self, w: Array, w0: Array, s0: float) -> ConeSolution | None:
+        """Return d = c g0/|g0| + s v at the length of g0, None if it does not improve all tasks."""
+        along, q = self.lengths(w)
+        if q == 0 or self.c * along + self.s * q <= 0:
+            return None
+        turned = self.s / q * (math.sqrt(s0) * w - along * w0)
+        return ConeSolution(self.c * w0 + turned, w, True)

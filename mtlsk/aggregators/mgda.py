@@ -6,16 +6,17 @@ from typing import Any
 
 from torch import Tensor
 
-from mtlsk.aggregators.base import Aggregator, OnlineDual, require_gramian, scaled, spread
+from mtlsk.aggregators.base import SolvedDual, require_gramian, scaled, spread
+from mtlsk.aggregators.online_dual import OnlineDual
 from mtlsk.gramian import mean_weights
 from mtlsk.simplex import min_norm_point
 
 
-class MGDA(OnlineDual, Aggregator):
+class MGDA(OnlineDual, SolvedDual):
     """Multiple-gradient descent: the min-norm point, w = argmin_{w in simplex} |J^T w|^2.
 
     The update is a common descent direction, <g_i, d> >= |d|^2 for all i, or zero at a
-    Pareto-stationary point. Solved exactly (non-negative least squares), not by Frank-Wolfe.
+    Pareto-stationary point. Solved exactly, by a search over supports, not by Frank-Wolfe.
 
     Tasks with a zero gradient are left out (they would stop the others), which is ours. The
     gradients are not normalised: small ones dominate, as in the paper.
@@ -28,11 +29,13 @@ class MGDA(OnlineDual, Aggregator):
     def task_weights(self, gramian: Tensor | None, losses: Tensor) -> Tensor:
         """Return the min-norm weights, on the simplex, shape (K,)."""
         gramian = require_gramian(gramian)
-        g, keep = scaled(gramian)
-        if not keep.any():
+        g, kept = scaled(gramian)
+        if not kept:
             return mean_weights(gramian)
-        return spread(min_norm_point(g), keep)
+        w = min_norm_point(g, self.recall_support(kept))
+        self.keep_support(w, kept)
+        return spread(w, kept, len(gramian))
 
-    def coefficients(self, gram2: Any) -> tuple[float, float]:
+    def coefficients(self, s0: Any, b: Any, r: Any) -> tuple[float, float]:
         """Return (0, 1): the update is the dual gradient itself."""
         return 0.0, 1.0

@@ -19,6 +19,9 @@ from mtlsk.linear_graph import Columns, Layer, LinearGraph, Workspace
 BLOCK = 1 << 13
 """Columns of J in one product: float32 sums of 2 M columns would lose 1e-4."""
 
+FEW = 1 << 16
+"""Numbers that are sooner made float64 than cut into blocks."""
+
 HELD = 1 << 22
 """Numbers of J held at a time."""
 
@@ -28,6 +31,9 @@ def gram_of_rows(rows: Tensor) -> Tensor:
     k, m = rows.shape
     if m <= BLOCK:
         return (rows @ rows.T).double()
+    if k * m <= FEW:
+        wide = rows.double()
+        return wide @ wide.T
     whole = m - m % BLOCK
     blocks = rows[:, :whole].reshape(k, -1, BLOCK).transpose(0, 1)
     total = (blocks @ blocks.transpose(1, 2)).double().sum(0)

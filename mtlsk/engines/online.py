@@ -52,36 +52,36 @@ class LinearPair(Pair):
         both = self.columns.of(torch.stack([w0, w]).to(self.top))  # (2, W)
         tops = self.top.unsqueeze(1) * both
         blocks: dict[int, Tensor] = {}  # (2, numel) of each parameter
+        alone = {id(p) for p in own}  # of which g_w is not asked
         for d, layer in zip(self.graph.cotangents(tops), self.graph.layers, strict=True):
+            if id(layer.weight) in alone and (layer.bias is None or id(layer.bias) in alone):
+                d = d[:, :1]
             if layer.weight is not None and layer.input is not None:
                 rows = d.flatten(1).T @ layer.input  # (2 q, p)
-                blocks[id(layer.weight)] = rows.view(2, -1)
+                blocks[id(layer.weight)] = rows.view(d.shape[1], -1)
             if layer.bias is not None:
                 blocks[id(layer.bias)] = d.sum(0)
         self.own = tuple(
-            blocks[id(p)][0].reshape(p.shape) if id(p) in blocks else torch.zeros_like(p)
-            for p in own
+            blocks[id(p)][0].view(p.shape) if id(p) in blocks else torch.zeros_like(p) for p in own
         )
-        empty = self.top.new_zeros((2, 0))
-        parts = [
-            blocks[id(p)] if id(p) in blocks else p.new_zeros((2, p.numel()))
-            for p in gradients.shared
-        ]
-        self.rows = torch.cat(parts or [empty], dim=1)  # (2, M)
+        self.moving = [p for p in gradients.shared if id(p) in blocks]
+        parts = [blocks[id(p)] for p in self.moving]
+        self.rows = torch.cat(parts, dim=1) if parts else self.top.new_zeros((2, 0))  # (2, M)
         self.gram2 = gram_of_rows(self.rows)
 
     def along(self, alpha: Any, beta: Any) -> tuple[Tensor, ...]:
         """Return d = alpha g_0 + beta g_w."""
-        shared = self.gradients.shared
         mix = (self.rows[0] * alpha).add_(self.rows[1] * beta)
-        parts = torch.split(mix, [p.numel() for p in shared])
-        self.direction = tuple(d.view(p.shape) for d, p in zip(parts, shared, strict=True))
-        return self.direction
+        parts = torch.split_with_sizes(mix, [p.numel() for p in self.moving])
+        self.direction = {id(p): d.view(p.shape) for p, d in zip(self.moving, parts, strict=True)}
+        return tuple(
+            self.direction[id(p)] if id(p) in self.direction else torch.zeros_like(p)
+            for p in self.gradients.shared
+        )
 
     def progress(self) -> Tensor:
         """Return J d by a tangent through the graph."""
-        moves = {id(p): d for p, d in zip(self.gradients.shared, self.direction, strict=True)}
-        moved = self.graph.tangent(moves)
+        moved = self.graph.tangent(self.direction)
         if moved is None:
             return torch.zeros(len(self.columns), dtype=torch.float64, device=self.top.device)
         return self.columns.sums((self.top * moved).sum(0).double())

@@ -1,76 +1,23 @@
-"""Small convex problems over the simplex {w >= 0, sum w = 1}, in float64 numpy, K up to a few 100.
-
-Each works on a Gramian (K, K) only: nothing here sees a gradient.
-"""
+"""A primal-dual interior point method: slower than a search over faces, but passes kinks."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import nnls
 
-Array = NDArray[np.float64]
+from mtlsk.simplex.numerics import Array
 
 
-def project_on_simplex(v: Array) -> Array:
-    """Return the point of the simplex nearest to ``v`` in the Euclidean norm, shape (K,).
-
-    w_i = max(v_i - tau, 0) with tau such that the w_i sum to 1, by sorting (Held, Wolfe and
-    Crowder 1974).
-    """
-    u = np.sort(v)[::-1]
-    excess = np.cumsum(u) - 1.0
-    k = np.arange(1, len(v) + 1)
-    last = np.nonzero(u - excess / k > 0)[0][-1]
-    projection: Array = np.maximum(v - excess[last] / (last + 1), 0.0)
-    return projection
-
-
-def _factor(gramian: Array) -> tuple[Array, Array]:
-    """Return (S, norms) with S'S = cosines of the tasks: columns of S are unit vectors."""
-    norms = np.sqrt(np.diagonal(gramian))
-    eigenvalues, vectors = np.linalg.eigh(gramian / np.outer(norms, norms))
-    return np.sqrt(np.maximum(eigenvalues, 0.0))[:, None] * vectors.T, norms
-
-
-def min_norm_point(gramian: Array) -> Array:
-    """Return the weights of the shortest vector in the convex hull: argmin_w w'Gw, shape (K,).
-
-    With v_i = w_i |g_i| (which makes norm ratios of 1e3 harmless) and t_i = 1/|g_i| the problem
-    min v'Cv s.t. t'v = 1, v >= 0 has, up to a factor, the solution of the non-negative least
-    squares problem min_v v'Cv + (t'v - 1)^2: their KKT conditions are multiples of each other.
-    Exact up to rounding. Every diagonal element of ``gramian`` must be positive.
-    """
-    s, norms = _factor(gramian)
-    t = norms.min() / norms
-    a = np.vstack([s, t])
-    v, _ = nnls(a, np.append(np.zeros(len(s)), 1.0))
-    w: Array = v / norms
-    return w / float(w.sum())
-
-
-def shortest_increase(gramian: Array, start: Array) -> Array:
-    """Return a = start + u with u = argmin_{u >= 0} (start + u)'G(start + u), shape (K,).
-
-    Every diagonal element of ``gramian`` must be positive.
-    """
-    s, norms = _factor(gramian)
-    v, _ = nnls(s, -s @ (norms * start))
-    total: Array = start + v / norms
-    return total
-
-
-def linear_plus_norm(
-    linear: Array, gramian: Array, radius: float, start: Array, *, tol: float = 1e-12
+def interior_point(
+    linear: Array, gramian: Array, radius: float, start: Array, *, tol: float
 ) -> Array:
     """Return argmin of f(w) = linear'w + radius sqrt(w'Gw) over the simplex, shape (K,).
 
-    A primal-dual interior point method with Mehrotra's predictor and corrector (Nocedal and
-    Wright 2006, ch. 14 and 19) on the KKT system grad f(w) - z = nu 1, w_i z_i = 0. As f is
-    positively homogeneous of degree one, f(w) = grad f(w)'w and the duality gap at w is
-    f(w) - min_i grad f(w)_i: the loop stops where it is ``tol`` |f|, or no longer shrinks.
+    Newton steps with Mehrotra's predictor and corrector (Nocedal and Wright 2006, ch. 14 and 19)
+    on the KKT system grad f(w) - z = nu 1, w_i z_i = 0. As f is positively homogeneous of degree
+    one, f(w) = grad f(w)'w and the duality gap at w is f(w) - min_i grad f(w)_i: the loop stops
+    where it is ``tol`` |f|, or no longer shrinks.
 
     Parameters
     ----------

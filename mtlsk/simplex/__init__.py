@@ -1,0 +1,19 @@
+"""Small convex problems over the simplex {w >= 0, sum w = 1}, in float64 numpy, K up to a few 100.
+
+Each works on a Gramian (K, K) only: nothing here sees a gradient.
+"""
+
+from mtlsk.simplex.faces import search_faces
+from mtlsk.simplex.minimum import linear_plus_norm, min_norm_point
+from mtlsk.simplex.nonnegative import shortest_increase
+from mtlsk.simplex.numerics import Array, Mask, rounding
+
+__all__ = [
+    "Array",
+    "Mask",
+    "linear_plus_norm",
+    "min_norm_point",
+    "rounding",
+    "search_faces",
+    "shortest_increase",
+]
