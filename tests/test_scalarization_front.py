@@ -199,6 +199,7 @@ WRONG = {
     "lr, wrong length": ({"lr": [0.1, 0.1]}, "lr has shape (2,)", "4 members"),
     "lr, negative": ({"lr": [0.1, 0.1, -1, 0.1]}, "lr=-1", ">= 0"),
     "lr, a word": ({"lr": "fast"}, "lr='fast'"),
+    "lr, ragged": ({"lr": [[0.1, 0.2, 0.3, 0.4]]}, "lr has shape (1, 4)"),
     "lr twice": ({"lr": 0.1, "estimator__optimizer__lr": 0.1}, "lr once"),
     "weights twice": ({"estimator__aggregator__weights": [1, 1]}, "weights to the front"),
     "aggregator": ({"estimator__aggregator": "MGDA"}, "aggregator='MGDA'", "one by one"),

@@ -17,6 +17,15 @@ WEIGHTS = np.vstack([np.full(3, 1 / 3), [1.0, 0.0, 0.0], [2.0, 0.5, 1.5]])
 RATES = [0.02, 1e-3, 0.05]
 
 
+@pytest.fixture
+def one_thread():
+    """Threads share numbers out, and each rounds its last few in another way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def make(**params):
     small = {"hidden_layer_sizes": (8, 6), "max_epochs": 4, "batch_size": 16, "random_state": 3}
     return MultiTaskRegressor(**{**small, "lr": 0.01, **params})
@@ -118,6 +127,16 @@ def test_a_diverging_member_says_so_and_leaves_the_others_as_they_are():
     assert str(second) == str(error.value)
     same(first, alone(0, lrs=lrs, optimizer="SGD"), Y)
     same(third, alone(2, lrs=lrs, optimizer="SGD"), Y)
+
+
+@pytest.mark.parametrize("lrs", [None, RATES], ids=["one rate", "a rate each"])
+def test_a_member_does_not_depend_on_who_is_trained_beside_it(lrs, one_thread):
+    everyone = together(lrs=lrs, max_epochs=20)
+    for p, member in enumerate(everyone):
+        net = make(max_epochs=20).initialize_for(X, Y)
+        rate = None if lrs is None else lrs[p : p + 1]
+        (single,) = fit_together(net, WEIGHTS[p : p + 1], rate, X, Y)
+        assert np.array_equal(single.predict(X), member.predict(X))
 
 
 def test_divergence_in_the_last_step():

@@ -34,7 +34,8 @@ class ScalarizationFront(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     Member p minimises sum_k w_pk L_k. All P nets start from the same initial weights, see the same
     batches and are trained in one run of batched matrix products, which for small nets is several
-    times faster than one by one; up to rounding each is the net that ``fit`` of the estimator with
+    times faster than one by one; up to rounding (which long trainings at a large ``lr`` multiply)
+    each is the net that ``fit`` of the estimator with
     ``aggregator={"name": "LinearScalarization", "weights": w_p}`` gives. Members are independent:
     one that diverges leaves the others as they are.
 
@@ -115,6 +116,8 @@ class ScalarizationFront(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             Data to take ``losses_``, and with them the front, from; nobody is trained on them.
         """
         net = self._net()
+        if self.lr is not None and np.ndim(self.lr) == 0:
+            net.lr = self.lr
         net.initialize_for(X, y)
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val come together: give both or neither")
@@ -243,19 +246,19 @@ class ScalarizationFront(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return weights
 
     def _lrs(self, n_members: int) -> list[float] | None:
-        """Return the learning rate of each member, None for the estimator's own."""
-        if self.lr is None:
+        """Return the learning rate of each member, None where all have the same."""
+        if self.lr is None or np.ndim(self.lr) == 0:
             return None
-        lrs = np.asarray(self.lr, dtype=object).reshape(-1).tolist()
-        if np.ndim(self.lr) > 1 or (np.ndim(self.lr) == 1 and len(lrs) != n_members):
+        if np.shape(self.lr) != (n_members,):
             raise ValueError(
                 f"lr has shape {np.shape(self.lr)} for {n_members} members; give one number, or "
                 "one a member"
             )
+        lrs = np.asarray(self.lr).tolist()
         for lr in lrs:
             if lr not in Interval(0.0, math.inf):
                 raise ValueError(f"lr={lr!r} is not allowed; a learning rate is a number >= 0")
-        return [float(lr) for lr in lrs] * (n_members if len(lrs) == 1 else 1)
+        return [float(lr) for lr in lrs]
 
     # ---- results
 

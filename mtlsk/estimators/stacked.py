@@ -15,6 +15,10 @@ from mtlsk.modules import HardSharing
 BUDGET = 1 << 21
 """Numbers in the activations of one pass: more members than that take several passes."""
 
+LANES = 64
+"""The flat tensor's length is a multiple: numbers left over by vector instructions are rounded in
+another way, and which those are must not depend on how many members there are."""
+
 aten = torch.ops.aten
 
 
@@ -85,7 +89,7 @@ class StackedNets:
 
     Attributes
     ----------
-    flat : tensor of shape (P M,)
+    flat : tensor of shape (P M and what fills it up to ``LANES``,)
         The parameters of all members; ``.grad`` is a buffer that :meth:`accumulate` overwrites.
     """
 
@@ -94,7 +98,8 @@ class StackedNets:
         own = dict(module.named_parameters())
         self.shapes = {name: (p.T if p.ndim == 2 else p[None]).shape for name, p in own.items()}
         one = own["head.weight"].detach()
-        self.flat = one.new_empty(n_members * sum(p.numel() for p in own.values()))
+        self.n_numbers = n_members * sum(p.numel() for p in own.values())
+        self.flat = one.new_zeros(-(-self.n_numbers // LANES) * LANES)
         self.flat.grad = torch.zeros_like(self.flat)
         self.blocks, self.slopes = self.split(self.flat), self.split(self.flat.grad)
         for name, p in own.items():
@@ -109,7 +114,7 @@ class StackedNets:
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """Return the blocks (P, ., .) of a tensor laid out like ``flat``, as views, by name."""
         sizes = [self.n_members * shape.numel() for shape in self.shapes.values()]
-        parts = zip(self.shapes.items(), torch.split(flat, sizes), strict=True)
+        parts = zip(self.shapes.items(), torch.split(flat[: self.n_numbers], sizes), strict=True)
         return {name: part.view(self.n_members, *shape) for (name, shape), part in parts}
 
     def member(self, flat: Tensor, p: int) -> dict[str, Tensor]:
@@ -122,7 +127,9 @@ class StackedNets:
     def per_member(self, values: Tensor) -> Tensor:
         """Return one number a member (P,) spread over a tensor laid out like ``flat``."""
         each = [values.repeat_interleave(shape.numel()) for shape in self.shapes.values()]
-        return torch.cat(each).to(self.flat)
+        spread = torch.zeros_like(self.flat)
+        spread[: self.n_numbers] = torch.cat(each)
+        return spread
 
     def finite(self) -> Tensor:
         """Return which members have finite parameters only, (P,) bool."""

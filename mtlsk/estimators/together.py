@@ -79,7 +79,10 @@ def fit_together(
     Member p minimises sum_k w_pk L_k from the net's own initial parameters, over its own batches,
     with lr_p: up to rounding what ``fit`` makes of the net with ``LinearScalarization(w_p)``.
     Losses of the members add up to one number, whose gradient is each member's own, and one
-    optimizer steps on the stacked parameters, number by number.
+    optimizer steps on the stacked parameters, number by number. On one thread a member comes out
+    the same to the bit whoever is trained beside it (with ``lrs`` given or not: those two differ).
+    Rounding is not always small in the end: where a learning rate is near the edge of stability a
+    long training multiplies it, as it does that of X.
 
     Parameters
     ----------
@@ -103,33 +106,33 @@ def fit_together(
     """
     if not is_stackable(net.module_):
         raise ValueError(f"activation={net.activation!r} cannot be trained together with others")
-    own = float(net.optimizer_.param_groups[0]["lr"])
-    rates = [own] * len(weights) if lrs is None else [float(lr) for lr in lrs]
     features = check_features(net, X, reset=False)
     targets, _, _ = check_targets(features, y)
     labelled = ~np.isnan(targets).all(axis=1)
     if not labelled.all():  # as in fit: a row without any label teaches nothing
         features, targets = features[labelled], targets[labelled]
-    run = _Run(net, weights, rates)
+    run = _Run(net, weights, lrs)
     with net._seeded(net.seed_):
         run.train(features, targets)
-    return [run.member(p, lr=None if lrs is None else rates[p]) for p in range(len(weights))]
+    return [run.member(p) for p in range(len(weights))]
 
 
 class _Run:
     """One training of P members; what it remembers of each ends up in that member."""
 
     def __init__(
-        self, net: MultiTaskRegressor, weights: NDArray[np.float64], rates: list[float]
+        self, net: MultiTaskRegressor, weights: NDArray[np.float64], lrs: Sequence[float] | None
     ) -> None:
         self.net = net
         self.weights = weights
-        self.rates = rates
+        self.each = lrs is not None
+        own = float(net.optimizer_.param_groups[0]["lr"])
+        self.rates = [own] * len(weights) if lrs is None else [float(lr) for lr in lrs]
         self.device = net._device()
         self.nets = StackedNets(net.module_, len(weights))
         scale = np.ones(weights.shape[1]) if net.task_map_.scale is None else net.task_map_.scale
         self.factors = torch.tensor(weights * scale, dtype=torch.float32, device=self.device)
-        self.optimizer, self.ratios = self._optimizer()
+        self.optimizer, self.shares = self._optimizer()
         self.before = torch.empty_like(self.nets.flat)
         self.dead: dict[int, str] = {}  # member -> what became of it
         self.history: list[dict[str, Any]] = []
@@ -137,21 +140,18 @@ class _Run:
         self.missing = False
 
     def _optimizer(self) -> tuple[torch.optim.Optimizer, Tensor | None]:
-        """Return the optimizer, and where rates differ each member's share of its rate."""
+        """Return the optimizer, and where each member has its rate its share of a step."""
         net = self.net
         args, kwargs = net.get_params_for_optimizer("optimizer", [("flat", self.nets.flat)])
         cls, kwargs = optimizer_arguments(net.optimizer, kwargs)
-        # a step is a multiple of lr: one of rate `base` is made, and of it a share taken
-        base = self.rates[0] if len(set(self.rates)) == 1 else min(max(self.rates), 1.0)
-        kwargs["lr"] = base
+        # a step is a multiple of lr: one of rate 1 is made and a share of it taken, so that no
+        # member's rounding depends on the rates of the others
+        kwargs["lr"] = 1.0 if self.each else self.rates[0]
         chosen = {"fused", "foreach", "capturable", "differentiable"} & set(kwargs)
         if issubclass(cls, FUSED) and not chosen and self.device.type in ("cpu", "cuda"):
             kwargs["fused"] = True
         optimizer = cls(*args, **kwargs)
-        if len(set(self.rates)) == 1:
-            return optimizer, None
-        ratios = torch.tensor(self.rates, dtype=torch.float64) / base
-        return optimizer, self.nets.per_member(ratios)
+        return optimizer, self.nets.per_member(torch.tensor(self.rates)) if self.each else None
 
     # ---- training
 
@@ -201,12 +201,12 @@ class _Run:
             return (of_task * self.factors[members]).sum()
 
         self.nets.accumulate(X, loss)
-        if self.ratios is None:
+        if self.shares is None:
             self.optimizer.step()
         else:
             self.before.copy_(self.nets.flat)
             self.optimizer.step()
-            torch.lerp(self.before, self.nets.flat, self.ratios, out=self.nets.flat)
+            torch.lerp(self.before, self.nets.flat, self.shares, out=self.nets.flat)
         return losses
 
     def _task_losses(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -262,13 +262,13 @@ class _Run:
 
     # ---- taking a member out
 
-    def member(self, p: int, lr: float | None) -> Member:
+    def member(self, p: int) -> Member:
         """Return member ``p`` as a net of its own, or what became of it."""
         if p in self.dead:
             return DivergenceError(self.dead[p])
         net = twin(self.net)
         spec = {"name": "LinearScalarization", "weights": self.weights[p].tolist()}
-        net.set_params(aggregator=spec, **({} if lr is None else {"lr": lr}))
+        net.set_params(aggregator=spec, **({"lr": self.rates[p]} if self.each else {}))
         with torch.no_grad():
             own = dict(net.module_.named_parameters())
             for name, value in self.nets.member(self.nets.flat, p).items():
