@@ -7,7 +7,7 @@ from mtlsk.aggregators import Aggregator
 from mtlsk.controllers import Controller
 from mtlsk.descent import Descent, DivergenceError
 from mtlsk.engines import Engine
-from mtlsk.estimators import MultiTaskNet, MultiTaskRegressor
+from mtlsk.estimators import MultiTaskNet, MultiTaskRegressor, ScalarizationFront
 from mtlsk.record import StepRecord
 from mtlsk.scorers import SCORERS
 
@@ -20,6 +20,7 @@ __all__ = [
     "Engine",
     "MultiTaskNet",
     "MultiTaskRegressor",
+    "ScalarizationFront",
     "StepRecord",
 ]  # and Study, imported on first use
 

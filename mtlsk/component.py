@@ -134,13 +134,16 @@ class Registry(Generic[T]):
 
     def members(self) -> dict[str, type[T]]:
         """Return name -> class for the package's own members, then installed entry points."""
-        package = importlib.import_module(self.package)
-        own = {name: getattr(package, name) for name in package.__all__}
-        found = {n: c for n, c in own.items() if self._is_member(c)}
+        found = self._own()
         for point in entry_points(group=self.package):
             if point.name not in found:
                 found[point.name] = point.load()
         return found
+
+    def _own(self) -> dict[str, type[T]]:
+        package = importlib.import_module(self.package)
+        own = {name: getattr(package, name) for name in package.__all__}
+        return {n: c for n, c in own.items() if self._is_member(c)}
 
     def _is_member(self, obj: object) -> bool:
         return isinstance(obj, type) and issubclass(obj, self.base) and not inspect.isabstract(obj)
@@ -152,7 +155,9 @@ class Registry(Generic[T]):
             if not self._is_member(cls):
                 raise ValueError(f"{name!r} is no {self.kind}: it must derive from {self.base}")
             return cls  # type: ignore[no-any-return]
-        members = self.members()
+        members = self._own()
+        if name.lower() not in {n.lower() for n in members}:
+            members = self.members()  # looks through all installed packages: milliseconds
         by_lower = {n.lower(): c for n, c in members.items()}
         if name.lower() in by_lower:
             return by_lower[name.lower()]

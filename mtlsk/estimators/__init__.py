@@ -2,5 +2,6 @@
 
 from mtlsk.estimators.net import MultiTaskNet
 from mtlsk.estimators.regressor import MultiTaskRegressor, r2_per_task
+from mtlsk.estimators.scalarization_front import ScalarizationFront
 
-__all__ = ["MultiTaskNet", "MultiTaskRegressor", "r2_per_task"]
+__all__ = ["MultiTaskNet", "MultiTaskRegressor", "ScalarizationFront", "r2_per_task"]
