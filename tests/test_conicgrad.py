@@ -203,6 +203,15 @@ def test_its_edges():
     assert float(ConicGrad().task_weights(torch.tensor([[9.0]]).double(), torch.ones(1))) == 1
 
 
+def coefficients(c, gram2):
+    """From the Gramian of (g0, g_w), as floats and as tensors, which must agree."""
+    (s0, b), (_, r) = gram2.tolist()
+    on_host = ConicGrad(c=c).coefficients(s0, b, r)
+    on_device = ConicGrad(c=c).coefficients(*torch.tensor([s0, b, r], dtype=torch.float64))
+    assert [float(x) for x in on_device] == pytest.approx(on_host, rel=1e-9, abs=1e-9)
+    return on_host
+
+
 @pytest.mark.parametrize("c", [0.2, 0.5, 0.9])
 def test_the_coefficients_at_the_solved_dual_weights_give_the_solved_direction(c):
     for j, _ in SETS:
@@ -211,7 +220,7 @@ def test_the_coefficients_at_the_solved_dual_weights_give_the_solved_direction(c
             continue
         d, w = found
         pair = np.stack([j.mean(0), w @ j])
-        alpha, beta = ConicGrad(c=c).coefficients(pair @ pair.T)
+        alpha, beta = coefficients(c, pair @ pair.T)
         np.testing.assert_allclose(
             alpha * j.mean(0) + beta * (w @ j), d, atol=1e-6 * np.linalg.norm(d)
         )
@@ -228,15 +237,11 @@ def test_the_coefficients_are_the_projection_on_the_cone_at_the_length_of_the_me
         size = np.linalg.norm(wanted)
         wanted = g0 if size == 0 else wanted * np.linalg.norm(g0) / size
         pair = np.stack([g0, gw])
-        alpha, beta = ConicGrad(c=c).coefficients(pair @ pair.T)
-        on_device = ConicGrad(c=c).coefficients(torch.from_numpy(pair @ pair.T))
-        assert [float(x) for x in on_device] == pytest.approx(
-            [float(alpha), float(beta)], rel=1e-9, abs=1e-9
-        )
+        alpha, beta = coefficients(c, pair @ pair.T)
         np.testing.assert_allclose(alpha * g0 + beta * gw, wanted, atol=1e-9)
         zeros += size == 0
     assert 5 < zeros < 150
-    assert ConicGrad(c=c).coefficients(np.zeros((2, 2))) == (1.0, 0.0)
+    assert coefficients(c, np.zeros((2, 2))) == (1.0, 0.0)
 
 
 # the closed forms

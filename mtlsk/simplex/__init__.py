@@ -3,6 +3,7 @@
 Each works on a Gramian (K, K) only: nothing here sees a gradient.
 """
 
+from mtlsk.simplex.draws import spread_on_simplex
 from mtlsk.simplex.faces import search_faces
 from mtlsk.simplex.minimum import linear_plus_norm, min_norm_point
 from mtlsk.simplex.nonnegative import shortest_increase
@@ -16,4 +17,5 @@ __all__ = [
     "rounding",
     "search_faces",
     "shortest_increase",
+    "spread_on_simplex",
 ]

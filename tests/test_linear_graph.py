@@ -1,0 +1,544 @@
+"""Nets of linear layers read off their graph: what is read, what is refused, what goes down and up.
+
+``HAND`` and ``FALLBACK`` are the modules that the tests of the engines run through, too.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from mtlsk import linear_graph
+from mtlsk.engines.linear import layer_gramian
+from mtlsk.linear_graph import Columns, LinearGraph, Unrecognised, Workspace
+from mtlsk.modules import ACTIVATIONS, HardSharing
+
+D, W = 6, 7  # features and outputs of all modules here
+
+
+class Trunk(HardSharing):
+    """Hard sharing whose parameters are all shared."""
+
+    shared_parameters = task_parameters = None
+
+    def __init__(self, **options):
+        super().__init__(D, W, **options)
+
+
+class Residual(nn.Module):
+    """Blocks x + f(x), f(x) + x + g(x), and an affine map from the inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(D, 5), nn.Linear(5, 5), nn.Linear(5, 5)
+        self.head, self.skip = nn.Linear(5, W), nn.Linear(D, W)
+
+    def forward(self, x):
+        h = torch.tanh(self.a(x))
+        h = h + torch.relu(self.b(h))
+        h = self.c(h) + h + torch.sigmoid(h)
+        return self.head(h) + self.skip(x)
+
+
+class Constants(nn.Module):
+    """Scaled by, multiplied with and added to what needs no gradient; both signs."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.head = nn.Linear(D, 5), nn.Linear(5, W)
+        self.register_buffer("mask", torch.tensor([1.0, 0.0, 2.0, -1.0, 0.5]))
+
+    def forward(self, x):
+        h = -self.a(x) * self.mask.expand(len(x), -1) * 0.3 + x[:, :5]
+        return torch.exp(self.head(torch.sin(h)) * 0.2) + 1.0
+
+
+class Projected(nn.Module):
+    """A frozen projection by a plain matrix product between two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.head = nn.Linear(D, 5), nn.Linear(4, W)
+        self.register_buffer("projection", torch.randn(5, 4))
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.a(x) @ self.projection))
+
+
+def mlp(act=nn.Tanh):
+    layers = (nn.Linear(D, 5), act(), nn.Linear(5, 4), nn.GELU(), nn.Linear(4, W))
+    return nn.Sequential(*layers)
+
+
+def frozen(*names, module=mlp):
+    made = module()
+    for name in names:
+        made.get_parameter(name).requires_grad_(False)
+    return made
+
+
+def linear_trunk():
+    return nn.Sequential(nn.Linear(D, 5), nn.Linear(5, W))
+
+
+HAND = {
+    **{f"mlp-{a}": lambda a=a: Trunk(hidden_layer_sizes=(5, 4), activation=a) for a in ACTIVATIONS},
+    "no-bias": lambda: Trunk(hidden_layer_sizes=(5, 4), bias=False),
+    "skip": lambda: Trunk(hidden_layer_sizes=(5,), activation="tanh", skip=True),
+    "no-hidden-layer": lambda: nn.Linear(D, W),
+    "no-hidden-layer-skip": lambda: Trunk(hidden_layer_sizes=(), skip=True),
+    "in-place": lambda: nn.Sequential(nn.Linear(D, 5), nn.ReLU(inplace=True), nn.Linear(5, W)),
+    "outputs-bent": lambda: nn.Sequential(mlp(), nn.Softplus()),
+    "residual": Residual,
+    "constants": Constants,
+    "projection": Projected,
+    "wide": lambda: nn.Sequential(nn.Linear(D, 40), nn.SiLU(), nn.Linear(40, W)),
+    "frozen-first-weight": lambda: frozen("0.weight"),
+    "frozen-first-bias": lambda: frozen("0.bias"),
+    "frozen-first-layer": lambda: frozen("0.weight", "0.bias"),
+    "frozen-middle-weight": lambda: frozen("2.weight"),
+    "frozen-middle-bias": lambda: frozen("2.bias"),
+    "frozen-middle-layer": lambda: frozen("2.weight", "2.bias"),
+    "frozen-last-weight": lambda: frozen("4.weight"),
+    "frozen-last-layer": lambda: frozen("4.weight", "4.bias"),
+    "frozen-all-but-a-bias": lambda: frozen(
+        "0.weight", "2.weight", "2.bias", "4.weight", "4.bias"
+    ),
+    "frozen-first-weight-linear": lambda: frozen("0.weight", module=linear_trunk),
+    "frozen-skip-weight": lambda: frozen("skip.weight", module=Residual),
+    "frozen-residual-weight": lambda: frozen("a.weight", module=Residual),
+}
+"""Modules (n, D) -> (n, W) that are differentiated by hand."""
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(D, D), nn.Linear(D, W)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.layer(torch.tanh(self.layer(x)))))
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(D, W)
+
+    def forward(self, x):
+        return self.layer(torch.tanh(torch.tanh(self.layer(x)) @ self.layer.weight))
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Embedding(5, 4), nn.Linear(4, W)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.table((x[:, :3].abs() * 3).long() % 5).mean(1)))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.head = nn.GRU(2, 4, batch_first=True), nn.Linear(4, W)
+
+    def forward(self, x):
+        return self.head(self.cell(x.reshape(-1, 3, 2))[0][:, -1])
+
+
+class Steps(nn.Module):
+    """Linear layers on inputs of three dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.head = nn.Linear(2, 4), nn.Linear(4, W)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.a(x.reshape(-1, 3, 2)))).mean(1)
+
+
+class Gated(nn.Module):
+    """A product of two branches, and a gate of one column that is broadcast."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.gate = nn.Linear(D, W), nn.Linear(D, W), nn.Linear(D, 1)
+
+    def forward(self, x):
+        return self.a(x) * torch.sigmoid(self.b(x)) + self.gate(x)
+
+
+class Broadcast(nn.Module):
+    """One column spread over all outputs by a factor without a gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(D, 1)
+
+    def forward(self, x):
+        return self.a(x) * x.new_ones(len(x), W)
+
+
+class Odd(nn.Module):
+    """A layer with a bias that is broadcast in another way than a layer's."""
+
+    def __init__(self, bias=(1, W)):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(W, D)), nn.Parameter(torch.randn(*bias))
+
+    def forward(self, x):
+        return torch.addmm(self.bias, x, self.weight.t())
+
+
+class MixedRows(nn.Module):
+    """A product of matrices from the left."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.head = nn.Linear(D, 4), nn.Linear(4, W)
+
+    def forward(self, x):
+        n = len(x)
+        neighbours = torch.ones(n, n, dtype=x.dtype) / n
+        return self.head(neighbours @ torch.tanh(self.a(x)))
+
+
+class NotTransposed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(D, W))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+class Scaled(nn.Module):
+    """A sum with a factor."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(D, W), nn.Linear(D, W)
+
+    def forward(self, x):
+        return torch.add(self.a(x), self.b(x), alpha=2)
+
+
+def conv():
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 2, 3)), nn.Conv2d(1, 4, 2), nn.SiLU(), nn.Flatten(), nn.Linear(8, W)
+    )
+
+
+def hooked():
+    module = mlp()
+    module[2].weight.register_hook(lambda g: 2 * g)
+    return module
+
+
+def watched():
+    module = mlp()
+    module[2].register_full_backward_hook(lambda *_: None)
+    return module
+
+
+FALLBACK = {
+    "conv": conv,
+    "embedding": Words,
+    "batch-norm": lambda: nn.Sequential(nn.Linear(D, 5), nn.BatchNorm1d(5), nn.Linear(5, W)),
+    "layer-norm": lambda: nn.Sequential(nn.Linear(D, 5), nn.LayerNorm(5), nn.Linear(5, W)),
+    "prelu": lambda: nn.Sequential(nn.Linear(D, 5), nn.PReLU(), nn.Linear(5, W)),
+    "softmax": lambda: nn.Sequential(mlp(), nn.Softmax(1)),
+    "recurrent": Recurrent,
+    "layer-used-twice": Twice,
+    "tied": Tied,
+    "weight-norm": lambda: nn.Sequential(
+        parametrizations.weight_norm(nn.Linear(D, 5)), nn.Tanh(), nn.Linear(5, W)
+    ),
+    "three-dimensional": Steps,
+    "gated": Gated,
+    "broadcast": Broadcast,
+    "bias-of-two-dimensions": Odd,
+    "bias-of-one-number": lambda: Odd((1,)),
+    "mixed-rows": MixedRows,
+    "not-transposed": NotTransposed,
+    "scaled-sum": Scaled,
+    "backward-hook": watched,
+}
+"""Modules (n, D) -> (n, W) that are not; ``hooked`` has gradients that no formula knows."""
+
+
+def made(make, dtype=torch.float64, seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make().to(dtype)
+
+
+def numbers(*shape, seed=1, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def trainable(module):
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def close(a, b, **tolerance):
+    torch.testing.assert_close(a, b, **({"rtol": 1e-10, "atol": 1e-12} | tolerance))
+
+
+@pytest.fixture(params=HAND, ids=str)
+def read(request, monkeypatch):
+    """Return a module, its outputs and their graph; all memory is used again."""
+    monkeypatch.setattr(linear_graph, "FRESH", 1)
+    module = made(HAND[request.param])
+    outputs = module(numbers(9, D))
+    return module, outputs, LinearGraph(outputs)
+
+
+def gradients_of(graph, cotangents, parameters):
+    """Return for each parameter D^T A or D^T 1 of cotangents (n, R, q), shape (R, numel)."""
+    found = {}
+    for d, layer in zip(cotangents, graph.layers, strict=True):
+        if layer.weight is not None:
+            found[id(layer.weight)] = torch.einsum("nrq,np->rqp", d, layer.input).flatten(1)
+        if layer.bias is not None:
+            found[id(layer.bias)] = d.sum(0)
+    return [found[id(p)] for p in parameters]
+
+
+def expected_gradients(outputs, tops, parameters):
+    """Return the same by autograd, one backward pass for each of the tops (n, R, W)."""
+    rows = [
+        torch.autograd.grad(outputs, parameters, top, retain_graph=True) for top in tops.unbind(1)
+    ]
+    return [torch.stack([row[i].flatten() for row in rows]) for i in range(len(parameters))]
+
+
+# what is read
+
+
+def test_every_parameter_is_in_one_layer(read):
+    module, _, graph = read
+    found = [p for layer in graph.layers for p in (layer.weight, layer.bias) if p is not None]
+    assert sorted(map(id, found)) == sorted(map(id, trainable(module)))
+
+
+@pytest.mark.parametrize("name", FALLBACK)
+def test_what_is_not_recognised(name):
+    with pytest.raises(Unrecognised):
+        LinearGraph(made(FALLBACK[name])(numbers(9, D)))
+
+
+def test_hooks_on_parameters_and_odd_outputs_are_not_recognised():
+    with pytest.raises(Unrecognised):
+        LinearGraph(made(hooked)(numbers(9, D)))
+    x, module = numbers(9, D), made(mlp)
+    outputs = module(x)
+    shared_input = x.clone().requires_grad_()
+    for odd in (outputs[:, 0], outputs.detach(), outputs[:, :3], outputs.T, module(shared_input)):
+        with pytest.raises(Unrecognised):
+            LinearGraph(odd)
+    with pytest.raises(Unrecognised), torch.autocast("cpu", torch.bfloat16):
+        LinearGraph(module.float()(x.float()))
+
+
+def test_the_signature_tells_structures_apart():
+    tanh, again, relu = (made(lambda act=a: mlp(act)) for a in (nn.Tanh, nn.Tanh, nn.ReLU))
+    signatures = [LinearGraph(m(numbers(n, D))).signature for m, n in ((tanh, 9), (again, 4))]
+    assert signatures[0] == signatures[1]
+    assert signatures[0] != LinearGraph(relu(numbers(9, D))).signature
+
+
+def test_dropout_is_elementwise():
+    module = made(lambda: nn.Sequential(nn.Linear(D, 5), nn.Dropout(0.5), nn.Linear(5, W)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        outputs = module(numbers(9, D))
+    graph, tops = LinearGraph(outputs), numbers(9, 2, W)
+    mine = gradients_of(graph, graph.cotangents(tops), module.parameters())
+    for a, b in zip(
+        mine, expected_gradients(outputs, tops, list(module.parameters())), strict=True
+    ):
+        close(a, b)
+
+
+# what goes down
+
+
+def test_cotangents_are_those_of_autograd(read):
+    module, outputs, graph = read
+    parameters, tops = trainable(module), numbers(9, 3, W)
+    before = tops.clone()
+    for _ in range(2):  # nothing that is used again has been changed
+        mine = gradients_of(graph, graph.cotangents(tops), parameters)
+        for a, b in zip(mine, expected_gradients(outputs, tops, parameters), strict=True):
+            close(a, b)
+    assert torch.equal(tops, before)
+
+
+SLICES = {
+    "one-column-each": [slice(k, k + 1) for k in range(W)],
+    "unequal-widths": [slice(0, 2), slice(2, 3), slice(4, 7)],
+    "some-columns": [slice(1, 2), slice(3, 4), slice(6, 7)],
+    "another-order": [slice(4, 7), slice(2, 3), slice(0, 2)],
+    "one-task": [slice(0, W)],
+}
+
+
+def spread(top, slices):
+    """Return one cotangent (n, K, W) a task: zero outside its own columns."""
+    full = top.new_zeros(len(top), len(slices), top.shape[1])
+    for k, c in enumerate(slices):
+        full[:, k, c] = top[:, c]
+    return full
+
+
+@pytest.mark.parametrize("slices", SLICES.values(), ids=SLICES)
+def test_cotangents_of_tasks_that_share_a_matrix(read, slices):
+    module, outputs, graph = read
+    parameters = trainable(module)
+    columns = Columns(slices, W)
+    tops = spread(numbers(9, W), slices)
+    shared = tops.sum(1)
+    for _ in range(2):
+        found = graph.cotangents(shared, columns)
+        whole = [d if d.ndim == 3 else spread(d, slices) for d in found]
+        mine = gradients_of(graph, whole, parameters)
+        for a, b in zip(mine, expected_gradients(outputs, tops, parameters), strict=True):
+            close(a, b)
+    close(shared, tops.sum(1), rtol=0, atol=0)
+
+
+def test_layers_with_nothing_linear_above_share_one_matrix():
+    module = made(lambda: Trunk(hidden_layer_sizes=(5,), skip=True))
+    graph = LinearGraph(module(numbers(9, D)))
+    columns = Columns(SLICES["one-column-each"], W)
+    shapes = {}
+    for d, layer in zip(graph.cotangents(numbers(9, W), columns), graph.layers, strict=True):
+        shapes[id(layer.weight)] = tuple(d.shape)
+    assert shapes[id(module.head.weight)] == shapes[id(module.skip.weight)] == (9, W)
+    assert shapes[id(module.trunk[0].weight)] == (9, W, 5)
+    assert {id(layer.weight) for layer in graph.top_layers} == {
+        id(module.head.weight),
+        id(module.skip.weight),
+    }
+    bent = made(lambda: nn.Sequential(mlp(), nn.Softplus()))
+    assert LinearGraph(bent(numbers(9, D))).top_layers == []
+
+
+def test_some_rows_are_the_graph_of_these_rows(read):
+    module, _, graph = read
+    rows = slice(0, 9, 2)
+    part, tops = graph.rows(rows), numbers(5, 2, W)
+    outputs = module(numbers(9, D)[rows])
+    mine = gradients_of(part, part.cotangents(tops), trainable(module))
+    for a, b in zip(mine, expected_gradients(outputs, tops, trainable(module)), strict=True):
+        close(a, b)
+    assert [id(x.weight) for x in part.top_layers] == [id(x.weight) for x in graph.top_layers]
+
+
+def test_what_has_another_name_is_not_overwritten(monkeypatch):
+    monkeypatch.setattr(linear_graph, "FRESH", 1)
+    graph = LinearGraph(made(mlp)(numbers(9, D)))
+    first = graph.cotangents(numbers(9, 3, W), name="first")
+    kept = [d.clone() for d in first]
+    graph.cotangents(numbers(9, 3, W, seed=2), name="second")
+    assert all(torch.equal(a, b) for a, b in zip(first, kept, strict=True))
+
+
+# what goes up
+
+
+@pytest.mark.parametrize("some", [False, True], ids=["all-move", "some-move"])
+def test_the_tangent_is_that_of_forward_mode(read, some):
+    module, outputs, graph = read
+    moving = trainable(module)[:: 2 if some else 1]
+    directions = [numbers(*p.shape, seed=i) for i, p in enumerate(moving)]
+    tangent = graph.tangent({id(p): d for p, d in zip(moving, directions, strict=True)})
+    tops = numbers(9, 4, W)
+    rows = [
+        sum(
+            (g * d).sum()
+            for g, d in zip(
+                torch.autograd.grad(outputs, moving, top, retain_graph=True),
+                directions,
+                strict=True,
+            )
+        )
+        for top in tops.unbind(1)
+    ]
+    mine = (tops * tangent.unsqueeze(1)).sum((0, 2))
+    close(mine, torch.stack(rows))
+
+
+def test_nothing_moves_where_no_parameter_does(read):
+    _, _, graph = read
+    assert graph.tangent({}) is None
+
+
+# the Gramian of a layer
+
+
+@pytest.mark.parametrize("n", [2, 60], ids=["few-rows", "many-rows"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("weight", [False, True])
+def test_both_sides_of_a_layer_s_gramian(monkeypatch, n, bias, weight):
+    monkeypatch.setattr(linear_graph, "FRESH", 1)
+    d, a = numbers(n, 3, 5), numbers(n, 4, seed=2)
+    j = torch.einsum("nkq,np->kqp", d, a).flatten(1) if weight else numbers(3, 0)
+    expected = j @ j.T + (d.sum(0) @ d.sum(0).T if bias else 0)
+    workspace = Workspace()
+    for held in (1 << 22, 7):
+        monkeypatch.setattr("mtlsk.engines.linear.HELD", held)
+        monkeypatch.setattr("mtlsk.engines.linear.BLOCK", held)
+        for _ in range(2):
+            close(layer_gramian(d, a if weight else None, bias, workspace), expected)
+    close(layer_gramian(d, a if weight else None, bias), expected)
+
+
+# columns and memory
+
+
+@pytest.mark.parametrize("slices", SLICES.values(), ids=SLICES)
+def test_columns_spread_and_sum(slices):
+    columns, k = Columns(slices, W), len(slices)
+    values, rows, wide = numbers(k), numbers(2, k), numbers(W)
+    for j, c in enumerate(slices):
+        assert columns.of(values)[c].tolist() == [values[j]] * (c.stop - c.start)
+        assert torch.equal(columns.of(rows)[:, c], rows[:, j : j + 1].expand(-1, c.stop - c.start))
+    inside = torch.zeros(W, dtype=torch.float64)
+    for c in slices:
+        inside[c] = wide[c]
+    close(columns.sums(inside), torch.stack([wide[c].sum() for c in slices]))
+    assert len(columns) == k
+    assert columns.single == (slices == SLICES["one-column-each"])
+    assert copy.deepcopy(columns).slices == columns.slices
+
+
+def test_memory_is_used_again():
+    workspace, like = Workspace(), torch.zeros(1)
+    large = linear_graph.FRESH * 2
+    first = workspace.empty("a", (2, large // 2), like)
+    smaller = workspace.empty("a", (large // 2,), like)
+    other = workspace.empty("b", (large,), like)
+    assert first.data_ptr() == smaller.data_ptr() != other.data_ptr()
+    wide = workspace.empty("a", (large,), like.double())
+    assert (wide.dtype, wide.shape) == (torch.float64, (large,))
+    assert workspace.empty("a", (large * 2,), like).shape == (large * 2,)
+    assert workspace.empty("a", (3,), like).data_ptr() != smaller.data_ptr()
+
+
+def test_memory_does_not_grow_with_the_number_of_batch_sizes():
+    module, workspace = made(mlp), Workspace()
+
+    def held(sizes):
+        for n in sizes:
+            LinearGraph(module(numbers(n, D)), workspace).cotangents(numbers(n, 2, W))
+        return sum(t.numel() for t in workspace._flat.values())
+
+    once = held([200])
+    assert held(range(100, 200)) <= 4 * once
