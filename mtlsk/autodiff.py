@@ -9,17 +9,19 @@ from torch import Tensor
 
 
 def weighted_gradient(
-    losses: Tensor, weights: Tensor, parameters: Sequence[Tensor]
+    losses: Tensor, weights: Tensor, parameters: Sequence[Tensor], *, keep_graph: bool = True
 ) -> tuple[Tensor, ...]:
     """Return the gradient of weights'losses over each parameter by one backward pass.
 
-    The graph is kept, and a parameter the losses do not depend on gets zeros.
+    A parameter the losses do not depend on gets zeros.
 
     Parameters
     ----------
     losses : tensor of shape (K,), with a graph
     weights : tensor of shape (K,)
     parameters : sequence of P tensors
+    keep_graph : bool
+        Keep what further passes need; without it memory is free for the next step at once.
 
     Returns
     -------
@@ -31,7 +33,7 @@ def weighted_gradient(
         losses,
         list(parameters),
         grad_outputs=weights.to(losses),
-        retain_graph=True,
+        retain_graph=keep_graph,
         allow_unused=True,
     )
     return tuple(

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
 
-LISTS = ("aggregators", "controllers", "scorers", "data")
+LISTS = ("aggregators", "controllers", "engines", "scorers", "data")
 
 
 class Parser(argparse.ArgumentParser):
@@ -266,6 +266,7 @@ def _members(kind: str) -> list[tuple[str, str, list[str]]]:
     from mtlsk.aggregators import AGGREGATORS
     from mtlsk.controllers import CONTROLLERS
     from mtlsk.datasets import MAKERS
+    from mtlsk.engines import AUTO, ENGINES
     from mtlsk.scorers import SCORERS
 
     def sentence(obj: Any) -> str:
@@ -275,12 +276,21 @@ def _members(kind: str) -> list[tuple[str, str, list[str]]]:
         return [(name, sentence(f), []) for name, f in SCORERS.items()]
     if kind == "data":
         return [(n, sentence(f), [f"{n}{inspect.signature(f)}"]) for n, f in MAKERS.items()]
-    registry: Any = AGGREGATORS if kind == "aggregators" else CONTROLLERS
-    rows = []
+    registries: dict[str, Any] = {
+        "aggregators": AGGREGATORS,
+        "controllers": CONTROLLERS,
+        "engines": ENGINES,
+    }
+    registry = registries[kind]
+    rows = [("auto", AUTO, ["for gramian=, like the others; any of them as a dict too: every = 4"])]
+    rows = rows if kind == "engines" else []
     for name, cls in sorted(registry.members().items()):
         parameters = [
             f"{p.name} = {p.default!r}: {cls.domains.get(p.name, 'anything')}"
             for p in inspect.signature(cls).parameters.values()
         ]
+        if kind == "engines":
+            name = name.lower()
+            parameters = [f"cost: {cls.cost}", f"error: {cls.error}", *parameters]
         rows.append((name, sentence(cls), parameters))
     return rows

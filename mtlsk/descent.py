@@ -189,7 +189,10 @@ class Descent:
             shared, own = kept
         if losses_only:  # one backward pass for everything
             whole = weighted_gradient(
-                gradients.losses, like(shared, gradients.losses), (*self.shared, *self.own)
+                gradients.losses,
+                like(shared, gradients.losses),
+                (*self.shared, *self.own),
+                keep_graph=self.controller is not None,  # it may ask for more
             )
             direction, rest = whole[: len(self.shared)], whole[len(self.shared) :]
         else:

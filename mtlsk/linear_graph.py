@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -65,6 +66,10 @@ class Columns:
         if self.owner.device != values.device:
             self.owner = self.owner.to(values.device)
         return values[..., self.owner]
+
+    def between(self, first: int, end: int) -> list[int]:
+        """Return the tasks whose columns are among those from ``first`` to before ``end``."""
+        return [k for k, c in enumerate(self.slices) if first <= c.start and c.stop <= end]
 
     def sums(self, values: Tensor) -> Tensor:
         """Return the sum over each task's columns of ``values`` (W,), shape (K,)."""
@@ -137,13 +142,35 @@ class Layer:
 
 
 @dataclass(slots=True, eq=False)
+class Cotangent:
+    """Cotangents of the tasks at one place of the graph, as compactly as they allow.
+
+    Attributes
+    ----------
+    value : tensor
+        (n, R, q), one a task (or R of any kind); (n, q) where only the columns ``first`` to
+        ``first + q`` of the outputs are below, each its own task's; (n, q) of the one ``task``.
+    first, task : int
+        -1 where they do not apply.
+    own : bool
+        Whether nothing else holds the value: it may be changed.
+    """
+
+    value: Tensor
+    first: int = -1
+    task: int = -1
+    own: bool = False
+
+
+@dataclass(slots=True, eq=False)
 class _Op:
-    """A node of the graph: a linear layer, an elementwise function, or a sum (neither)."""
+    """A node: a linear layer, an elementwise function, columns side by side, or a sum."""
 
     node: Any
     layer: Layer | None
     elementwise: bool
     below: tuple[int, ...]  # places in the order of the nodes that its differentiable inputs are
+    widths: tuple[int, ...] = ()  # of what is put side by side
     factor: Tensor | None = None  # of an elementwise function: its derivative (n, q)
 
     def derivative(self, workspace: Workspace) -> Tensor:
@@ -176,14 +203,14 @@ class LinearGraph:
     ----------
     layers : list of Layer
         From the outputs down.
-    top_layers : list of Layer
-        Those whose output is a term of the outputs: its cotangent is theirs.
+    top_layers : list of (Layer, int)
+        Those whose output is a term of the outputs from this column on: its cotangent is theirs.
     signature : tuple of str
         The names of the nodes: equal for two passes of the same structure.
     """
 
     layers: list[Layer]
-    top_layers: list[Layer]
+    top_layers: list[tuple[Layer, int]]
     signature: tuple[str, ...]
 
     def __init__(self, outputs: Tensor, workspace: Workspace | None = None) -> None:
@@ -192,6 +219,7 @@ class LinearGraph:
             raise Unrecognised
         leaves: set[int] = set()
         read: dict[Any, tuple[Layer | None, bool, tuple[Any, ...]]] = {}
+        self._n_rows = len(outputs)
         finished: dict[Any, int] = {}  # from the parameters up: a node after all below it
         stack: list[Any] = [outputs.grad_fn]
         while stack:
@@ -204,13 +232,14 @@ class LinearGraph:
                 finished.setdefault(node, len(finished))
         last = len(finished) - 1
         self._ops = []
-        on_top = {0}
+        on_top = {0: 0}  # terms of the outputs: their first column
         for i, node in enumerate(reversed(finished)):
             layer, elementwise, below = read[node]
             places = tuple(last - finished[n] for n in below)
-            self._ops.append(_Op(node, layer, elementwise, places))
+            op = _Op(node, layer, elementwise, places, _widths(node))
+            self._ops.append(op)
             if i in on_top and layer is None and not elementwise:
-                on_top.update(places)
+                on_top.update(zip(places, (on_top[i] + a for a in starts(op)), strict=True))
         self._settle(on_top)
         self.signature = tuple(node.name() for node in finished)
 
@@ -224,7 +253,7 @@ class LinearGraph:
             layer = op.layer
             if layer is not None:
                 layer = Layer(layer.weight, layer.bias, layer.matrix, None)
-            outline._ops.append(_Op(type(op.node), layer, op.elementwise, op.below))
+            outline._ops.append(_Op(type(op.node), layer, op.elementwise, op.below, op.widths))
         return outline
 
     def again(self, outputs: Tensor) -> LinearGraph | None:
@@ -237,6 +266,7 @@ class LinearGraph:
         nodes[0] = outputs.grad_fn
         found = object.__new__(LinearGraph)
         found._ops, found.signature, found.workspace = [], self.signature, self.workspace
+        found._n_rows = outputs.shape[0]
         for op, node in zip(self._ops, nodes, strict=True):
             if type(node) is not op.node:
                 return None
@@ -247,6 +277,9 @@ class LinearGraph:
                 if layer is None:
                     return None
                 children = children[-2:-1]
+            elif op.widths:
+                if _widths(node) != op.widths:
+                    return None
             elif len(children) > 1 and not _keeps_shape(node):
                 return None
             for child, _ in children:
@@ -258,16 +291,16 @@ class LinearGraph:
                 nodes[j] = child
             if next(places, None) is not None:
                 return None
-            found._ops.append(_Op(node, layer, op.elementwise, op.below))
+            found._ops.append(_Op(node, layer, op.elementwise, op.below, op.widths))
         found._settle(self._on_top, self._parents)
         return found
 
-    def _settle(self, on_top: set[int], parents: Counter[int] | None = None) -> None:
+    def _settle(self, on_top: dict[int, int], parents: Counter[int] | None = None) -> None:
         self._on_top = on_top
         self.layers = [op.layer for op in self._ops if op.layer is not None]
         self._parents = parents or Counter(j for op in self._ops for j in op.below)
         self.top_layers = [
-            op.layer
+            (op.layer, on_top[i])
             for i, op in enumerate(self._ops)
             if op.layer is not None and i in on_top and self._parents[i] < 2
         ]
@@ -282,7 +315,8 @@ class LinearGraph:
                 a = None if layer.input is None else layer.input[chosen]
                 layer = Layer(layer.weight, layer.bias, layer.matrix, a)
             factor = op.derivative(self.workspace)[chosen] if op.elementwise else None
-            part._ops.append(_Op(op.node, layer, op.elementwise, op.below, factor))
+            part._ops.append(_Op(op.node, layer, op.elementwise, op.below, op.widths, factor))
+        part._n_rows = len(range(*chosen.indices(self._n_rows)))
         part._settle(self._on_top)
         return part
 
@@ -292,8 +326,8 @@ class LinearGraph:
         columns: Columns | None = None,
         n_layers: int | None = None,
         name: str = "",
-    ) -> list[Tensor]:
-        """Return the cotangent of each layer's output Z, in the order of ``layers``.
+    ) -> list[Cotangent]:
+        """Return the cotangents of each layer's output Z, in the order of ``layers``.
 
         Parameters
         ----------
@@ -305,44 +339,38 @@ class LinearGraph:
             How many of the layers; None for all.
         name : str
             What is returned stays as it is until the next call with the same name.
-
-        Returns
-        -------
-        tensors (n, R, q); (n, W) like ``top`` for layers with nothing linear above them
         """
-        values: list[Tensor | None] = [None] * len(self._ops)
-        values[0] = top
-        found: list[Tensor] = []
+        values: list[Cotangent | None] = [None] * len(self._ops)
+        values[0] = Cotangent(top) if columns is None else Cotangent(top, first=0)
+        found: list[Cotangent] = []
         wanted = len(self.layers) if n_layers is None else n_layers
-        own = [False] * len(self._ops)  # whether nothing else holds the value: it may be changed
 
-        def add(index: int, value: Tensor, fresh: bool) -> None:
+        def add(index: int, c: Cotangent) -> None:
             there = values[index]
-            if there is None:
-                values[index], own[index] = value, fresh
-                return
-            if there.ndim != value.ndim:
-                there, value = _apart(there, columns), _apart(value, columns)
-            values[index], own[index] = there + value, True
+            values[index] = c if there is None else _joined(there, c, columns)
 
         for i, op in enumerate(self._ops):
-            d = values[i]
+            c = values[i]
             values[i] = None
-            assert d is not None  # every node is below the outputs
+            assert c is not None  # every node is below the outputs
             if op.layer is not None:
-                found.append(d)
+                found.append(c)
                 if len(found) == wanted:
                     break
-                for j in op.below:
+                if op.below:
                     key = (name, i, len(self.layers))
-                    add(j, _down(d, op.layer, columns, self.workspace, key), True)
+                    add(op.below[0], _down(c, op.layer, columns, self.workspace, key))
             elif op.elementwise:
                 factor = op.derivative(self.workspace)
-                factor = factor if d.ndim == 2 else factor.unsqueeze(1)
-                add(op.below[0], d.mul_(factor) if own[i] else d * factor, True)
+                factor = factor if c.value.ndim == 2 else factor.unsqueeze(1)
+                value = c.value.mul_(factor) if c.own else c.value * factor
+                add(op.below[0], Cotangent(value, c.first, c.task, own=True))
+            elif op.widths:
+                for j, a, width in zip(op.below, starts(op), op.widths, strict=True):
+                    add(j, _of_columns(c, a, a + width, columns))
             else:
                 for j in op.below:
-                    add(j, d, len(op.below) == 1 and own[i])
+                    add(j, Cotangent(c.value, c.first, c.task))
         return found
 
     def tangent(self, directions: Mapping[int, Tensor]) -> Tensor | None:
@@ -362,6 +390,12 @@ class LinearGraph:
                 factor = op.derivative(self.workspace)
                 whole = fresh and below[0].shape == factor.shape
                 values[i] = below[0].mul_(factor) if whole else below[0] * factor
+            elif op.widths and below:
+                zeros, n = below[0].new_zeros(()), self._n_rows
+                parts = zip((values[j] for j in op.below), op.widths, strict=True)
+                values[i] = torch.cat(
+                    [(zeros if t is None else t).expand(n, w) for t, w in parts], dim=1
+                )
             elif below:
                 values[i] = sum(below[1:], start=below[0])
         return values[0]
@@ -383,13 +417,35 @@ def _read(node: Any, leaves: set[int]) -> tuple[Layer | None, bool, tuple[Any, .
         return layer, False, () if below is None else (below,)
     kept = tuple(f for f in inputs if f is not None)
     elementwise = name in ELEMENTWISE and len(kept) == 1
-    if not elementwise and name != "AddBackward0":
+    if not elementwise and name not in ("AddBackward0", "CatBackward0"):
         raise Unrecognised
     if any(f.name() == LEAF for f in kept):
         raise Unrecognised
+    if name == "CatBackward0":
+        if node._saved_dim not in (1, LAST) or len(kept) < len(inputs):
+            raise Unrecognised
+        return None, False, kept
     if len(inputs) > 1 and not _keeps_shape(node):
         raise Unrecognised
     return None, elementwise, kept
+
+
+LAST = (1 << 64) - 1
+"""The dimension -1 as a node keeps it."""
+
+
+def _widths(node: Any) -> tuple[int, ...]:
+    """Return the widths of what a node puts side by side, () for any other node."""
+    if node.name() != "CatBackward0":
+        return ()
+    return tuple(f._input_metadata[0].shape[1] for f, _ in node.next_functions)
+
+
+def starts(op: _Op) -> list[int]:
+    """Return the first column of each input in the output: 0 but where they stand side by side."""
+    if not op.widths:
+        return [0] * len(op.below)
+    return [0, *accumulate(op.widths[:-1])]
 
 
 def _keeps_shape(node: Any) -> bool:
@@ -461,33 +517,72 @@ def _leaf(node: Any, leaves: set[int]) -> Tensor:
     return variable
 
 
-def _apart(d: Tensor, columns: Columns | None) -> Tensor:
-    """Return K cotangents (n, K, W) from those that share one matrix (n, W)."""
-    if d.ndim == 3 or columns is None:
-        return d
-    full = d.new_zeros(len(d), len(columns), d.shape[1])
-    for k, c in enumerate(columns.slices):
-        full[:, k, c] = d[:, c]
-    return full
+def _of_columns(c: Cotangent, first: int, end: int, columns: Columns | None) -> Cotangent:
+    """Return the cotangents of some columns of a place; of one task, if they are one task's."""
+    value = c.value[..., first:end]
+    if c.first < 0 or columns is None:
+        return Cotangent(value, task=c.task)
+    there = columns.between(c.first + first, c.first + end)
+    if len(there) == 1:
+        return Cotangent(value, task=there[0])
+    return Cotangent(value, first=c.first + first)
+
+
+def _joined(a: Cotangent, b: Cotangent, columns: Columns | None) -> Cotangent:
+    """Return the sum of two cotangents of one place."""
+    if (a.first, a.task) == (b.first, b.task):
+        value = a.value.add_(b.value) if a.own else a.value + b.value
+        return Cotangent(value, a.first, a.task, own=True)
+    assert columns is not None
+    if a.value.ndim == 2:
+        a, b = (b, a) if b.value.ndim == 3 else (a, b)
+    if a.value.ndim == 2 or not a.own:
+        n, q = a.value.shape[0], a.value.shape[-1]
+        whole = Cotangent(a.value.new_zeros(n, len(columns), q), own=True)
+        _put(a, whole.value, columns)
+        a = whole
+    _put(b, a.value, columns)
+    return a
+
+
+def _put(c: Cotangent, whole: Tensor, columns: Columns) -> None:
+    """Add cotangents to those of all tasks, (n, K, q)."""
+    if c.task >= 0:
+        whole[:, c.task] += c.value
+    elif c.first >= 0:
+        for k in columns.between(c.first, c.first + c.value.shape[1]):
+            s = columns.slices[k]
+            s = slice(s.start - c.first, s.stop - c.first)
+            whole[:, k, s] += c.value[:, s]
+    else:
+        whole += c.value
 
 
 def _down(
-    d: Tensor, layer: Layer, columns: Columns | None, workspace: Workspace, key: Hashable
-) -> Tensor:
-    """Return the cotangents (n, R, p) of a layer's input from those of its output."""
-    w = layer.matrix
+    c: Cotangent, layer: Layer, columns: Columns | None, workspace: Workspace, key: Hashable
+) -> Cotangent:
+    """Return the cotangents of a layer's input from those of its output."""
+    w, d = layer.matrix, c.value
     assert w is not None
-    n, p = len(d), w.shape[1]
+    n, p = d.shape[0], w.shape[1]
     if d.ndim == 3:
         out = workspace.empty(key, (n * d.shape[1], p), d)
-        return torch.mm(d.reshape(-1, d.shape[2]), w, out=out).view(n, -1, p)
+        value = torch.mm(d.reshape(-1, d.shape[2]), w, out=out).view(n, -1, p)
+        return Cotangent(value, own=True)
+    if c.task >= 0:
+        return Cotangent(d @ w, task=c.task, own=True)
     assert columns is not None
-    if columns.first is None:
-        return torch.stack([d[:, c] @ w[c] for c in columns.slices], dim=1)
-    if not columns.single:
-        d, w = d[:, columns.first], w[columns.first]
     out = workspace.empty(key, (n, len(columns), p), d)
-    return torch.mul(d.unsqueeze(2), w, out=out)  # (n, K, 1) (K, p)
+    if columns.single and c.first == 0 and d.shape[1] == columns.width:
+        torch.mul(d.unsqueeze(2), w, out=out)  # (n, K, 1) (K, p)
+    else:
+        there = columns.between(c.first, c.first + d.shape[1])
+        if len(there) < len(columns):
+            out.zero_()
+        for k in there:
+            s = slice(columns.slices[k].start - c.first, columns.slices[k].stop - c.first)
+            out[:, k] = d[:, s] @ w[s]
+    return Cotangent(out, own=True)
 
 
 def _up(layer: Layer, below: Tensor | None, directions: Mapping[int, Tensor]) -> Tensor | None:

@@ -45,19 +45,24 @@ class Task:
     slice: slice
 
 
+def one_column(prediction: Tensor, label: Tensor) -> Tensor:
+    """Return the one column of a prediction (B, 1) for labels (B,); matrices as they are."""
+    return prediction if prediction.ndim == label.ndim else prediction.squeeze(1)
+
+
 def squared_error(prediction: Tensor, label: Tensor) -> Tensor:
-    """Return (f - y)^2 for each row."""
-    return (prediction[:, 0] - label) ** 2
+    """Return (f - y)^2 for each row (each element, of matrices of one shape)."""
+    return (one_column(prediction, label) - label) ** 2
 
 
 def absolute_error(prediction: Tensor, label: Tensor) -> Tensor:
-    """Return |f - y| for each row."""
-    return (prediction[:, 0] - label).abs()
+    """Return |f - y| for each row (each element, of matrices of one shape)."""
+    return (one_column(prediction, label) - label).abs()
 
 
 def huber(prediction: Tensor, label: Tensor) -> Tensor:
-    """Return the Huber loss with delta = 1 for each row."""
-    return functional.huber_loss(prediction[:, 0], label, reduction="none")
+    """Return the Huber loss with delta = 1 for each row (element, of matrices of one shape)."""
+    return functional.huber_loss(one_column(prediction, label), label, reduction="none")
 
 
 CRITERIA: dict[str, ElementCriterion] = {
@@ -65,6 +70,7 @@ CRITERIA: dict[str, ElementCriterion] = {
     "absolute_error": absolute_error,
     "huber": huber,
 }
+"""Criteria by name; they also take a matrix of predictions with one of labels."""
 
 
 class HardSharing(nn.Module):

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import warnings
+
+import numpy as np
 import pytest
 import torch
+from test_linear_graph import FALLBACK, HAND, HOOKED, SLICES, D, W, made, numbers, trainable
 from torch import nn
 from torch.func import functional_call, jacrev
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from mtlsk import linear_graph
 from mtlsk.autodiff import task_jacobian, weighted_gradient
-from mtlsk.engines import ENGINES, build_engine
+from mtlsk.descent import Descent
+from mtlsk.engines import ENGINES, Budget, Exact, Features, Forward, build_engine
+from mtlsk.engines import features as features_module
+from mtlsk.engines import linear as linear_module
+from mtlsk.engines.budget import budget_rows
+from mtlsk.engines.exact import AutogradGradients
+from mtlsk.engines.linear import LinearGradients
+from mtlsk.engines.one_label import OneLabelGradients
+from mtlsk.linear_graph import Columns
+from mtlsk.modules import HardSharing
 
 
 class Twice(nn.Module):
@@ -266,3 +284,812 @@ def test_the_primitives():
     for mine, j in zip(task_jacobian(losses, parameters), jacobian, strict=True):
         close(mine, j)
     assert weighted_gradient(losses, w, []) == ()
+
+
+# ---- with what is known of the forward pass
+
+OTHERWISE = "the losses depend on the shared parameters in another way"
+EXACT = {
+    "auto": "auto",
+    "linear": {"name": "Exact", "route": "linear"},
+    "autograd": {"name": "Exact", "route": "autograd"},
+    "budget-of-all-rows": {"name": "Budget", "rows": 1000},
+    "online": "online",
+}
+
+
+def task_losses(outputs, targets, slices):
+    """Return losses (K,) in which the columns of a task mix, and those of two tasks do not."""
+    error = outputs - targets
+    return torch.stack(
+        [(error[:, c].square().sum(1) + outputs[:, c].logsumexp(1)).mean() for c in slices]
+    )
+
+
+@functools.cache
+def known(name, n, columns):
+    """Return module, inputs, targets, and J by jacrev, tensor by tensor."""
+    module = made({**HAND, **FALLBACK}[name])
+    x, y = numbers(n, D), numbers(n, W, seed=2)
+    chosen = {k: p.detach() for k, p in module.named_parameters() if p.requires_grad}
+
+    def losses(params):
+        return task_losses(functional_call(module, params, (x,)), y, SLICES[columns])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of operations that torch.func does one by one
+        rows = jacrev(losses)(chosen).values()
+    return module, x, y, [j.reshape(len(SLICES[columns]), -1) for j in rows]
+
+
+def forwarded(module, x, y, columns):
+    """Return the losses of a forward pass and what is known about it."""
+    outputs = module(x)
+    known_about_it = Forward(outputs, Columns(SLICES[columns], W))
+    return task_losses(outputs, y, SLICES[columns]), known_about_it
+
+
+def check_gramian(gradients, jacobian, own):
+    whole = torch.cat(jacobian, 1)
+    close(gradients.gramian(), whole @ whole.T)
+
+
+def check_products(gradients, jacobian, own):
+    whole, w = torch.cat(jacobian, 1), numbers(jacobian[0].shape[0])
+    close(gradients.products(w), whole @ (whole.T @ w))
+
+
+def check_norms(gradients, jacobian, own):
+    close(gradients.block_norms(), torch.stack([j.norm(dim=1) for j in jacobian]))
+
+
+def check_combine(gradients, jacobian, own):
+    for seed in (1, 2):
+        w = numbers(jacobian[0].shape[0], seed=seed)
+        combined = gradients.combine(w)
+        for d, p, j in zip(combined, gradients.shared, jacobian, strict=True):
+            assert (d.shape, d.dtype) == (p.shape, p.dtype)
+            close(d.flatten(), w @ j)
+
+
+def check_combine_by_tensor(gradients, jacobian, own):
+    w = numbers(len(jacobian), jacobian[0].shape[0])
+    for d, p, j, row in zip(gradients.combine(w), gradients.shared, jacobian, w, strict=True):
+        assert d.shape == p.shape
+        close(d.flatten(), row @ j)
+
+
+def check_own(gradients, jacobian, own):
+    parameters, rows = own
+    w = numbers(jacobian[0].shape[0], seed=3)
+    combined = gradients.combine_own(w, parameters)
+    for d, p, j in zip(combined, parameters, rows, strict=True):
+        assert d.shape == p.shape
+        close(d.flatten(), w @ j)
+
+
+CHECKS = (
+    *(check_gramian, check_products, check_norms),
+    *(check_combine, check_combine_by_tensor, check_own),
+)
+
+
+def check_all(gradients, jacobian, own=((), ()), order=1):
+    """Ask for everything twice, in this order of the checks or the other one."""
+    for check in (*CHECKS, *CHECKS)[::order]:
+        check(gradients, jacobian, own)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Let memory be used again and sums be made in blocks, however few the numbers are."""
+    monkeypatch.setattr(linear_graph, "FRESH", 1)
+    monkeypatch.setattr(linear_module, "HELD", 23)
+    monkeypatch.setattr(linear_module, "BLOCK", 4)
+
+
+@pytest.mark.parametrize("columns", ["one-column-each", "unequal-widths", "one-task"])
+@pytest.mark.parametrize("n", [3, 40], ids=["few-rows", "many-rows"])
+@pytest.mark.parametrize("name", HAND)
+def test_linear_nets_by_hand(tiny, name, n, columns):
+    module, x, y, jacobian = known(name, n, columns)
+    for engine, order in (("auto", 1), ("auto", -1), ("online", 1), ("budget-of-all-rows", -1)):
+        losses, forward = forwarded(module, x, y, columns)
+        gradients = build_engine(EXACT[engine]).differentiate(losses, trainable(module), forward)
+        assert type(gradients) is LinearGradients
+        check_all(gradients, jacobian, order=order)
+    gradients = build_engine(EXACT["autograd"]).differentiate(losses, trainable(module), forward)
+    assert type(gradients) is AutogradGradients
+
+
+@pytest.mark.parametrize("name", FALLBACK)
+def test_other_modules_fall_back_on_autograd(name):
+    module, x, y, jacobian = known(name, 9, "unequal-widths")
+    for spec in EXACT.values():
+        losses, forward = forwarded(module, x, y, "unequal-widths")
+        gradients = build_engine(spec).differentiate(losses, trainable(module), forward)
+        assert type(gradients) is AutogradGradients
+        check_all(gradients, jacobian)
+
+
+@pytest.mark.parametrize("make", HOOKED.values(), ids=HOOKED)
+def test_hooks_act(make):
+    module = made(make)
+    parameters = list(module.parameters())
+    for spec in EXACT.values():
+        losses, forward = forwarded(module, numbers(9, D), numbers(9, W), "unequal-widths")
+        gradients = build_engine(spec).differentiate(losses, parameters, forward)
+        rows = [torch.autograd.grad(v, parameters, retain_graph=True) for v in losses]
+        jacobian = [torch.stack([row[i].flatten() for row in rows]) for i in range(len(parameters))]
+        check_all(gradients, jacobian)
+
+
+@pytest.mark.parametrize("name", ["skip", "frozen-middle-layer", "residual", "no-hidden-layer"])
+@pytest.mark.parametrize("cut", [0, 1, 3])
+@pytest.mark.parametrize("spec", EXACT.values(), ids=EXACT)
+def test_some_parameters_are_the_tasks_own(tiny, name, cut, spec):
+    module, x, y, jacobian = known(name, 9, "unequal-widths")
+    parameters = trainable(module)
+    cut = len(parameters) - cut if len(parameters) > 3 else 1
+    losses, forward = forwarded(module, x, y, "unequal-widths")
+    shared, own = parameters[:cut], parameters[cut:]
+    gradients = build_engine(spec).differentiate(losses, shared, forward, own)
+    check_all(gradients, jacobian[:cut], (own, jacobian[cut:]))
+
+
+def test_heads_of_hard_sharing_are_layers_on_top(monkeypatch):
+    module = made(lambda: HardSharing(D, W, (5, 4), skip=True))
+    x, y = numbers(9, D), numbers(9, W, seed=2)
+    losses, forward = forwarded(module, x, y, "one-column-each")
+    shared, own = list(module.trunk.parameters()), list(module.task_parameters(0))
+    gradients = build_engine("auto").differentiate(losses, shared, forward, own)
+    monkeypatch.setattr(gradients.graph, "cotangents", None)  # nothing goes down the net
+    w = numbers(W)
+    expected = weighted_gradient(losses, w, own)
+    for a, b in zip(gradients.combine_own(w, own), expected, strict=True):
+        close(a, b)
+
+
+@pytest.mark.parametrize("spec", EXACT.values(), ids=EXACT)
+@pytest.mark.parametrize("columns", ["one-column-each", "unequal-widths"])
+def test_some_of_the_tasks(tiny, spec, columns):
+    for tasks in ([0, 2], [1], [2, 0]):
+        module, x, y, jacobian = known("skip", 9, columns)
+        losses, forward = forwarded(module, x, y, columns)
+        gradients = build_engine(spec).differentiate(
+            losses[tasks], trainable(module), forward.of(tasks)
+        )
+        assert len(forward.of(tasks).columns) == len(tasks)
+        check_all(gradients, [j[tasks] for j in jacobian])
+
+
+@pytest.mark.parametrize("spec", EXACT.values(), ids=EXACT)
+@pytest.mark.parametrize("name", ["mlp-relu", "skip", "residual", "constants", "no-bias"])
+def test_step_after_step_with_other_batch_sizes(tiny, spec, name):
+    engine, kept = build_engine(spec), []
+    for n in (40, 40, 3, 9, 1, 40):
+        module, x, y, jacobian = known(name, n, "unequal-widths")
+        losses, forward = forwarded(module, x, y, "unequal-widths")
+        gradients = engine.differentiate(losses, trainable(module), forward)
+        check_all(gradients, jacobian, order=-1 if n == 9 else 1)
+        handed = [gradients.gramian(), *gradients.combine(torch.ones(3))]
+        kept += [(t, t.clone()) for t in handed]
+    assert all(torch.equal(t, before) for t, before in kept)  # what was handed out stays
+
+
+def test_dropout_by_hand_is_that_of_the_pass():
+    layers = (nn.Linear(D, 8), nn.Tanh(), nn.Dropout(0.4), nn.Linear(8, W))
+    module = made(lambda: nn.Sequential(*layers))
+    parameters, engine = list(module.parameters()), build_engine("auto")
+    seen = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for _ in range(3):
+            losses, forward = forwarded(module, numbers(9, D), numbers(9, W), "unequal-widths")
+            gradients = engine.differentiate(losses, parameters, forward)
+            assert type(gradients) is LinearGradients
+            check_all(gradients, AutogradGradients(losses, parameters).jacobian)
+            seen.append(float(gradients.gramian()[0, 0]))
+    assert len(set(seen)) == 3
+
+
+# what is said of the losses may be wrong
+
+
+def penalised(losses, module, factor=1.0):
+    return losses + factor * sum(p.square().sum() for p in module.parameters())
+
+
+def mixed(losses, module):
+    return torch.stack([losses[0] + 0.3 * losses[1], *losses[1:]])
+
+
+WRONG = {
+    "penalty": penalised,
+    "small-penalty": functools.partial(penalised, factor=1e-5),
+    "mixed-columns": mixed,
+    "hardly-mixed-columns": lambda losses, module: losses + 1e-4 * losses.flip(0),
+}
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize("spec", ["auto", {"name": "Budget", "rows": 1000}, "online"], ids=str)
+def test_losses_that_are_not_what_is_said_of_them_warn_once_and_are_right(change, spec):
+    engine, module = build_engine(spec), made(HAND["mlp-tanh"])
+    parameters = list(module.parameters())
+    for step in range(3):
+        losses, forward = forwarded(module, numbers(9, D), numbers(9, W), "unequal-widths")
+        losses = change(losses, module)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            gradients = engine.differentiate(losses, parameters, forward)
+        assert [OTHERWISE in str(c.message) for c in caught] == [True] * (step == 0)
+        check_all(gradients, AutogradGradients(losses, parameters).jacobian)
+
+
+@pytest.mark.parametrize("spec", ["auto", "online"])
+def test_own_parameters_that_act_beside_the_outputs_are_trained(spec):
+    module = made(lambda: HardSharing(D, W, (5,)))
+    module.log_scale = nn.Parameter(torch.zeros(W, dtype=torch.float64))
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    live = Descent(module, optimizer, "MGDA", n_tasks=W, gramian=spec)
+    losses, forward = forwarded(module, numbers(9, D), numbers(9, W), "one-column-each")
+    losses = torch.exp(-module.log_scale) * losses + module.log_scale
+    expected = weighted_gradient(losses, torch.full((W,), 1 / W), [module.log_scale])[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whether it says so is not the point
+        live.backward(losses, None, forward)
+    close(module.log_scale.grad, expected)
+
+
+# one label a row
+
+
+def one_label(n, n_tasks, seed=0):
+    """Return the task of each row, unbalanced, of several the last without any; -1: no label."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.tensor([8.0, 1.0, 3.0, 2.0, 1.0, 1.0, 0.0][:n_tasks])
+    weights[-1] *= n_tasks != 3
+    task = torch.multinomial(weights, n, replacement=True, generator=generator)
+    task[:: max(4, n // 10)] = -1
+    return task
+
+
+def one_label_losses(outputs, targets, slices, task):
+    error, losses = (outputs - targets).square(), []
+    for k, c in enumerate(slices):
+        rows = task == k
+        losses.append(error[rows][:, c].sum() / rows.sum().clamp_min(1))
+    return torch.stack(losses)
+
+
+@pytest.mark.parametrize("spec", ["auto", "budget"])
+@pytest.mark.parametrize("columns", ["one-column-each", "unequal-widths", "one-task"])
+@pytest.mark.parametrize("n", [5, 400], ids=["few-rows", "many-rows"])
+@pytest.mark.parametrize("name", ["mlp-gelu", "skip", "residual", "frozen-middle-weight"])
+def test_rows_with_one_label(tiny, spec, columns, n, name):
+    module, slices = made(HAND[name]), SLICES[columns]
+    parameters, engine = trainable(module), build_engine(spec)
+    for seed in range(2):
+        task = one_label(n, len(slices), seed)
+        outputs = module(numbers(n, D))
+        losses = one_label_losses(outputs, numbers(n, W, seed=2), slices, task)
+        forward = Forward(outputs, Columns(slices, W), task.clamp_min(0))
+        gradients = engine.differentiate(losses, parameters, forward)
+        assert type(gradients) is OneLabelGradients
+        jacobian = AutogradGradients(losses, parameters).jacobian
+        check_all(gradients, jacobian, order=1 - 2 * seed)
+        assert float(torch.cat(jacobian, 1).norm()) > 0
+
+
+def test_each_way_to_the_gramian_of_rows_with_one_label(monkeypatch):
+    ways = []
+    original = OneLabelGradients._segments.func
+    watched = functools.cached_property(lambda self: ways.append("by task") or original(self))
+    watched.__set_name__(OneLabelGradients, "_segments")
+    monkeypatch.setattr(OneLabelGradients, "_segments", watched)
+    module = made(HAND["mlp-gelu"])
+    for n, columns, expected in ((5, "unequal-widths", 0), (400, "unequal-widths", 1)):
+        ways.clear()
+        task, outputs = one_label(n, 3), module(numbers(n, D))
+        losses = one_label_losses(outputs, numbers(n, W), SLICES[columns], task)
+        forward = Forward(outputs, Columns(SLICES[columns], W), task.clamp_min(0))
+        build_engine("auto").differentiate(losses, trainable(module), forward).gramian()
+        assert len(ways) == expected
+
+
+def test_rows_with_one_label_of_some_tasks(tiny):
+    module, slices = made(HAND["mlp-gelu"]), SLICES["unequal-widths"]
+    task = torch.tensor([2, 0, 2, 2, 0, 2, 0, 0, 0])
+    outputs = module(numbers(9, D))
+    losses = one_label_losses(outputs, numbers(9, W), slices, task)[[0, 2]]
+    forward = Forward(outputs, Columns(slices, W), task).of([0, 2])
+    assert forward.task_of_row.tolist() == [1, 0, 1, 1, 0, 1, 0, 0, 0]
+    gradients = build_engine("auto").differentiate(losses, trainable(module), forward)
+    check_all(gradients, AutogradGradients(losses, trainable(module)).jacobian)
+
+
+def test_the_linear_route_takes_rows_with_one_label_like_others():
+    module, slices = made(HAND["mlp-gelu"]), SLICES["unequal-widths"]
+    task, outputs = one_label(9, 3), module(numbers(9, D))
+    losses = one_label_losses(outputs, numbers(9, W), slices, task)
+    forward = Forward(outputs, Columns(slices, W), task.clamp_min(0))
+    gradients = build_engine(EXACT["linear"]).differentiate(losses, trainable(module), forward)
+    assert type(gradients) is LinearGradients
+    check_all(gradients, AutogradGradients(losses, trainable(module)).jacobian)
+
+
+# the budget
+
+
+def test_how_many_rows_the_budget_takes():
+    assert [budget_rows(*nk) for nk in ((256, 7), (256, 40), (256, 2), (10, 7), (64, 100))] == [
+        *(74, 16, 256, 10, 16)
+    ]
+
+
+def again_of(module, x, y, columns, calls):
+    def again(rows):
+        calls.append(rows)
+        some = slice(None) if rows is None else rows
+        outputs = module(x[some])
+        return task_losses(outputs, y[some], SLICES[columns]), outputs
+
+    return again
+
+
+@pytest.mark.parametrize(
+    ("rows", "taken"),
+    [(1, slice(0, 1)), (4, slice(0, 80, 20)), (30, slice(0, 60, 2)), (50, slice(0, 50))],
+)
+@pytest.mark.parametrize("name", ["residual", "conv"])
+def test_the_budget_s_gramian_is_that_of_some_rows(tiny, name, rows, taken):
+    module, x, y, whole = known(name, 80, "unequal-widths")
+    parameters, calls, engine = trainable(module), [], Budget(rows=rows)
+    part = AutogradGradients(
+        task_losses(module(x[taken]), y[taken], SLICES["unequal-widths"]), parameters
+    )
+    for _ in range(2):
+        losses, forward = forwarded(module, x, y, "unequal-widths")
+        again = again_of(module, x, y, "unequal-widths", calls)
+        forward = Forward(forward.outputs, forward.columns, None, again)
+        gradients = engine.differentiate(losses, parameters, forward)
+        for check in (check_gramian, check_products, check_norms):
+            check(gradients, part.jacobian, None)
+        for check in (check_combine, check_combine_by_tensor):  # of all rows
+            check(gradients, whole, None)
+        check_own(gradients, [whole[0]], ([parameters[0]], [whole[0]]))
+        check_gramian(gradients, part.jacobian, None)
+    assert len(x[taken]) == rows
+    # one look at whether the module repeats itself, then one pass a step
+    assert len(calls) == (0 if name == "residual" else 1 + 2)
+    assert all(len(x[c]) == rows for c in calls)
+
+
+def test_by_default_the_budget_follows_its_rule():
+    module, x, y, _ = known("residual", 80, "one-column-each")
+    losses, forward = forwarded(module, x, y, "one-column-each")
+    gradients = build_engine("budget").differentiate(losses, trainable(module), forward)
+    assert len(x[gradients.estimated_from]) == budget_rows(80, W) == 23
+    few = forwarded(module, x[:16], y[:16], "one-column-each")
+    gradients = build_engine("budget").differentiate(few[0], trainable(module), few[1])
+    assert gradients.estimated_from is None
+
+
+class Noisy(nn.Module):
+    """Random beyond torch's generators."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.head = nn.Conv1d(1, 3, 2), nn.Linear(3 * (D - 1), W)
+        self.random = np.random.default_rng(0)
+
+    def forward(self, x):
+        noise = torch.from_numpy(self.random.normal(size=x.shape)).to(x)
+        return self.head(torch.tanh(self.a((x + 0.1 * noise).unsqueeze(1))).flatten(1))
+
+
+def batch_norm():
+    return nn.Sequential(nn.Linear(D, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, W))
+
+
+def dropped_conv():
+    return nn.Sequential(
+        nn.Unflatten(1, (1, D)), nn.Conv1d(1, 3, 2), nn.Dropout(), nn.Flatten(), nn.Linear(15, W)
+    )
+
+
+@pytest.mark.parametrize("make", [Noisy, batch_norm, dropped_conv])
+def test_the_budget_takes_all_rows_where_some_would_not_be_the_same(make):
+    module, engine, x, y = made(make), Budget(rows=5), numbers(20, D), numbers(20, W)
+    parameters, calls = list(module.parameters()), []
+    for step in range(3):
+        losses, forward = forwarded(module, x, y, "unequal-widths")
+        again = again_of(module, x, y, "unequal-widths", calls)
+        forward = Forward(forward.outputs, forward.columns, None, again)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            gradients = engine.differentiate(losses, parameters, forward)
+        texts = [str(c.message) for c in caught]
+        assert len(texts) == (step == 0)
+        assert all("second forward pass of some rows" in t and "exact route" in t for t in texts)
+        check_all(gradients, AutogradGradients(losses, parameters).jacobian)
+    assert len(calls) == 1
+
+
+def test_without_a_way_to_look_again_the_budget_is_exact():
+    module, x, y, jacobian = known("conv", 40, "unequal-widths")
+    losses, forward = forwarded(module, x, y, "unequal-widths")
+    for about in (None, forward):
+        gradients = Budget(rows=5).differentiate(losses, trainable(module), about)
+        check_all(gradients, jacobian)
+
+
+# the features
+
+
+class Heads(nn.Module):
+    """A trunk and heads of any kind, with two features that only some heads read."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(D, 5), nn.Tanh())
+        widths = [c.stop - c.start for c in SLICES["unequal-widths"]]
+        self.heads = nn.ModuleList([head(width) for width in widths])
+        self.spare = nn.Linear(5, 1)
+
+    def features(self, x):
+        return self.trunk(x)
+
+    def outputs(self, z):
+        a, b, c = (head(z) for head in self.heads)
+        return torch.cat([a, b, self.spare(z), c], 1)
+
+    def forward(self, x):
+        return self.outputs(self.features(x))
+
+    def shared_parameters(self):
+        return self.trunk.parameters()
+
+
+class Fused(HardSharing):
+    def __init__(self, **options):
+        super().__init__(D, W, (5, 4), activation="tanh", **options)
+
+    def features(self, x):
+        return self.trunk(x)
+
+    def outputs(self, z):
+        return self.head(z) + (0 if self.skip is None else self.skip(self.x))
+
+    def forward(self, x):
+        self.x = x
+        return super().forward(x)
+
+
+def deep(width):
+    return nn.Sequential(nn.Linear(5, 3), nn.GELU(), nn.Linear(3, width))
+
+
+HEADED = {
+    "fused": Fused,
+    "fused-without-bias": lambda: Fused(bias=False),
+    "fused-and-skip": lambda: Fused(skip=True),
+    "separate": lambda: Heads(lambda width: nn.Linear(5, width)),
+    "deep": lambda: Heads(deep),
+}
+
+
+@pytest.mark.parametrize("columns", ["one-column-each", "unequal-widths", "one-task"])
+@pytest.mark.parametrize("name", HEADED)
+def test_the_gramian_over_the_features(name, columns):
+    module, x, y = made(HEADED[name]), numbers(9, D), numbers(9, W)
+    shared = list(module.shared_parameters())
+    own = [p for p in module.parameters() if not any(p is q for q in shared)]
+    losses, forward = forwarded(module, x, y, columns)
+    z = module.features(x).detach().requires_grad_()
+    over = AutogradGradients(task_losses(module.outputs(z), y, SLICES[columns]), [z]).gramian()
+    jacobian = AutogradGradients(losses, (*shared, *own)).jacobian
+    for about in (forward, None):  # by the formula where there is one, and by the edges
+        gradients = Features().differentiate(losses, shared, about, own)
+        for _ in range(2):
+            close(gradients.gramian(), over)
+            for check in (check_combine, check_combine_by_tensor):
+                check(gradients, jacobian[: len(shared)], None)
+            check_own(gradients, jacobian, (own, jacobian[len(shared) :]))
+        w = numbers(len(losses))
+        close(gradients.products(w), over @ w)
+        with pytest.raises(NotImplementedError, match="gramian='features' knows no"):
+            gradients.block_norms()
+
+
+@pytest.mark.parametrize(("name", "formula"), [("fused", True), ("fused-and-skip", False)])
+def test_a_fused_head_is_not_differentiated_task_by_task(monkeypatch, name, formula):
+    edges = []
+    original = features_module.features_below
+    monkeypatch.setattr(
+        features_module, "features_below", lambda *a: edges.append(1) or original(*a)
+    )
+    module = made(HEADED[name])
+    losses, forward = forwarded(module, numbers(9, D), numbers(9, W), "one-column-each")
+    own = list(module.task_parameters(0))
+    Features().differentiate(losses, list(module.trunk.parameters()), forward, own).gramian()
+    assert len(edges) == (not formula)
+
+
+def test_features_need_heads_on_top_of_them():
+    module = made(HAND["mlp-tanh"])
+    losses, forward = forwarded(module, numbers(9, D), numbers(9, W), "one-column-each")
+    parameters = list(module.parameters())
+    for own in ([], [nn.Parameter(torch.ones(2))]):
+        with pytest.raises(ValueError, match="gramian='features' needs task parameters"):
+            Features().differentiate(losses, parameters, forward, own).gramian()
+    beside = made(lambda: HardSharing(D, W, ()))  # heads on the inputs: nothing is shared
+    losses, forward = forwarded(beside, numbers(9, D), numbers(9, W), "one-column-each")
+    with pytest.raises(ValueError, match="gramian='features' needs task parameters"):
+        Features().differentiate(losses, [], forward, list(beside.parameters())).gramian()
+    module = made(HAND["residual"])
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"task_parameters.*can use: auto, budget, exact, online"):
+        Descent(module, optimizer, "MGDA", n_tasks=W, gramian="features")
+    # without a Gramian there is nothing to refuse
+    Descent(module, optimizer, "LinearScalarization", n_tasks=W, gramian="features")
+
+
+# float32
+
+
+@pytest.mark.parametrize("n", [8, 820], ids=["few-rows", "many-rows"])
+def test_by_hand_in_float32_with_two_million_parameters(n):
+    made_so = (nn.Linear(1000, 2000), nn.Tanh(), nn.Linear(2000, 2))
+    module = made(lambda: nn.Sequential(*made_so), torch.float32)
+    assert sum(p.numel() for p in module.parameters()) > 2e6
+    x, y = numbers(n, 1000, dtype=torch.float32), numbers(n, 2, seed=2, dtype=torch.float32)
+    outputs = module(x)
+    losses = (outputs - y).square().mean(0)
+    forward = Forward(outputs, Columns([slice(0, 1), slice(1, 2)], 2))
+    gradients = build_engine("auto").differentiate(losses, list(module.parameters()), forward)
+    assert type(gradients) is LinearGradients
+    gramian = gradients.gramian()
+    module.double()
+    wide = (module(x.double()) - y.double()).square().mean(0)
+    exact = AutogradGradients(wide, list(module.parameters())).gramian()
+    scale = exact.diagonal().sqrt()
+    assert float(((gramian - exact).abs() / scale / scale[:, None]).max()) <= 1e-6
+
+
+# what a step costs, counted
+
+
+class Counts:
+    """How many passes went to the parameters, how many through the losses alone, and the rest."""
+
+    def __init__(self, monkeypatch):
+        self.monkeypatch = monkeypatch
+        self.reset()
+        grad, to_host = torch.autograd.grad, Descent._to_host
+
+        def counted_grad(outputs, inputs, *args, **kwargs):
+            many = inputs if isinstance(inputs, list | tuple) else [inputs]
+            reaches = any(isinstance(t, nn.Parameter) for t in many)
+            self.passes["net" if reaches else "losses"] += 1
+            return grad(outputs, inputs, *args, **kwargs)
+
+        def counted_to_host(live, *args):
+            self.transfers += 1
+            return to_host(live, *args)
+
+        monkeypatch.setattr(torch.autograd, "grad", counted_grad)
+        monkeypatch.setattr(Descent, "_to_host", counted_to_host)
+
+    def reset(self):
+        self.passes, self.transfers = {"net": 0, "losses": 0}, 0
+        self.rows = []  # of each forward pass
+
+    def watch(self, module):
+        module.register_forward_hook(lambda _, args, __: self.rows.append(len(args[0])))
+
+
+@pytest.fixture
+def counts(monkeypatch):
+    return Counts(monkeypatch)
+
+
+def convolutional(n_tasks):
+    return HardSharing(D, n_tasks, (5,), trunk="conv", input_shape=(1, 2, 3))
+
+
+def linear(n_tasks):
+    return HardSharing(D, n_tasks, (5, 4), activation="tanh")
+
+
+def stepped(counts, make, n_tasks, gramian, aggregator="ConicGrad", *, steps=1, known=True, n=50):
+    """Count what ``steps`` steps take after the first one, which also checks the net."""
+    module = made(lambda: make(n_tasks))
+    counts.watch(module)
+    optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
+    live = Descent(module, optimizer, aggregator, n_tasks=n_tasks, gramian=gramian)
+    columns = Columns([slice(k, k + 1) for k in range(n_tasks)], n_tasks)
+    x, y, records = numbers(n, D), numbers(n, n_tasks, seed=2), []
+
+    def again(rows):
+        some = slice(None) if rows is None else rows
+        outputs = module(x[some])
+        return (outputs - y[some]).square().mean(0), outputs
+
+    for _ in range(1 + steps):
+        losses, outputs = again(None)
+        forward = Forward(outputs, columns, None, again) if known else None
+        records.append(live.backward(losses, None, forward))
+        if len(records) == 1:
+            counts.reset()
+        optimizer.step()
+    return records[1:]
+
+
+def cost(counts):
+    return counts.passes["net"], counts.passes["losses"], len(counts.rows), counts.transfers
+
+
+@pytest.mark.parametrize("n_tasks", [2, 40])
+@pytest.mark.parametrize(
+    ("make", "gramian", "expected"),
+    [
+        # passes to the parameters, through the losses alone, forward passes, transfers
+        (linear, "auto", lambda k: (0, 1, 1, 1)),
+        (linear, "online", lambda k: (0, 1, 1, 0)),
+        (linear, "budget", lambda k: (0, 1, 1, 1)),
+        (linear, "features", lambda k: (2, 1, 1, 1)),
+        (linear, {"name": "Exact", "route": "autograd"}, lambda k: (k + 1, 0, 1, 1)),
+        (convolutional, "auto", lambda k: (k + 1, 0, 1, 1)),
+        (convolutional, "online", lambda k: (2, 0, 2, 0)),
+        (convolutional, {"name": "Budget", "rows": 9}, lambda k: (k + 2, 0, 2, 1)),
+        (convolutional, "features", lambda k: (2, 1, 1, 1)),
+    ],
+    ids=lambda p: str(getattr(p, "__name__", p)).replace("<lambda>", "-"),
+)
+def test_passes_and_transfers_of_a_step(counts, make, gramian, expected, n_tasks):
+    stepped(counts, make, n_tasks, gramian)
+    assert cost(counts) == expected(n_tasks)
+    assert counts.rows[0] == 50
+    if isinstance(gramian, dict) and gramian["name"] == "Budget":
+        assert counts.rows[1:] == [9]
+
+
+@pytest.mark.parametrize("n_tasks", [2, 40])
+def test_a_scalarized_step_is_one_backward_pass(counts, n_tasks):
+    for gramian in ("auto", "online", "budget", "features"):
+        for make in (linear, convolutional):
+            stepped(counts, make, n_tasks, gramian, "LinearScalarization")
+            assert cost(counts) == (1, 0, 1, 1)
+
+
+def test_passes_where_nothing_is_known_of_the_forward_pass(counts):
+    stepped(counts, linear, 5, "auto", known=False)
+    assert cost(counts) == (5 + 1, 0, 1, 1)
+    stepped(counts, linear, 5, "online", known=False)
+    assert cost(counts) == (2 + 1, 1, 1, 0)  # and a double backward pass for the progress
+
+
+@pytest.mark.parametrize("gramian", ["auto", "online"])
+def test_no_gradient_goes_through_a_linear_net(gramian):
+    """A hook on hidden values sees every backward pass through them."""
+    module, passes = made(lambda: linear(3)), []
+    optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
+    live = Descent(module, optimizer, "ConicGrad", n_tasks=3, gramian=gramian)
+    columns = Columns([slice(k, k + 1) for k in range(3)], 3)
+
+    def watch(layer, args, h):
+        h.register_hook(lambda g: passes.append(1))
+
+    module.trunk[1].register_forward_hook(watch)
+    for _ in range(3):
+        passes.clear()
+        outputs = module(numbers(9, D))
+        live.backward((outputs - numbers(9, 3)).square().mean(0), None, Forward(outputs, columns))
+    assert passes == []
+
+
+@pytest.mark.parametrize("engine", ["exact", "budget", "features", "online"])
+@pytest.mark.parametrize("make", [linear, convolutional])
+def test_weights_are_computed_in_every_fourth_step(counts, make, engine):
+    spec = {"name": engine, "every": 4}
+    records = stepped(counts, make, 5, spec, steps=8)
+    if engine == "online":  # the dual weights move where the task weights do
+        weights = itertools.pairwise(r.weights.tolist() for r in records)
+        same = [a == b for a, b in weights]
+        assert same == [True, True, False, True, True, True, False]
+        assert cost(counts)[3] == 0
+    else:
+        there = [r.gramian is not None for r in records]
+        assert there == [False, False, False, True] * 2
+        assert counts.transfers == 8  # of losses and, twice, of the Gramian
+    passes = counts.passes["net"]
+    if make is linear:
+        assert passes == (2 * 8 if engine == "features" else 0)
+    elif engine == "exact":
+        assert passes == 2 * (5 + 1) + 6 * 2
+    elif engine == "online":
+        assert passes == 2 * 2 + 6 * 2
+        assert len(counts.rows) == 8 + 2
+
+
+def test_every_alone_means_the_exact_engine():
+    engine = build_engine({"every": 4})
+    assert type(engine) is Exact
+    assert (engine.every, engine.route) == (4, "auto")
+    with pytest.raises(ValueError, match="Exact: every=0 is not allowed"):
+        build_engine({"every": 0})
+    with pytest.raises(ValueError, match="Budget: rows=0 is not allowed"):
+        build_engine({"name": "budget", "rows": 0})
+    with pytest.raises(ValueError, match="Online: dual_lr=0 is not allowed"):
+        build_engine({"name": "online", "dual_lr": 0})
+
+
+def test_weights_that_are_kept_are_those_of_the_same_tasks():
+    module = made(lambda: linear(3))
+    optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
+    live = Descent(module, optimizer, "MGDA", n_tasks=3, gramian={"every": 10})
+    there = []
+    for present in ([1, 1, 1], [1, 1, 1], [1, 1, 0], [1, 1, 0], [1, 1, 1]):
+        losses = (module(numbers(9, D)) - numbers(9, 3)).square().mean(0)
+        record = live.backward(losses, present)
+        there.append(record.gramian is not None)
+        assert [k for k in range(3) if record.weights[k] != 0] == [
+            k for k in range(3) if present[k] and record.weights[k] != 0
+        ]
+    assert there == [True, False, True, False, True]
+
+
+# memory
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the sizes of all tensors that are made."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.sizes |= {t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor)}
+        return out
+
+
+def sizes_of_a_step(gramian, n_tasks, n):
+    """Return the sizes of the tensors of a second step, without the outputs and the like."""
+    widths = (12, 14)
+    module = made(lambda: HardSharing(D, n_tasks, widths), torch.float32)
+    optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
+    live = Descent(module, optimizer, "ConicGrad", n_tasks=n_tasks, gramian=gramian)
+    columns = Columns([slice(k, k + 1) for k in range(n_tasks)], n_tasks)
+    x, y = numbers(n, D, dtype=torch.float32), numbers(n, n_tasks, dtype=torch.float32)
+    for _ in range(2):
+        with Largest() as seen:
+            outputs = module(x)
+            losses = (outputs - y).square().mean(0)
+            live.backward(losses, None, Forward(outputs, columns))
+    return seen.sizes
+
+
+@pytest.mark.parametrize("n", [8, 100])
+def test_the_memory_of_an_online_step_by_hand_does_not_grow_with_the_tasks(n):
+    few, many = (max(sizes_of_a_step("online", k, n)) for k in (2, 40))
+    layers = {D * 12, 12 * 14}
+    expected = max(2 * n * 14, 2 * sum(layers) + 2 * (12 + 14))  # two cotangents, two gradients
+    assert few <= expected
+    # two cotangents of the outputs, two gradients of the head
+    assert many <= max(expected, 2 * n * 40, 2 * 40 * 14)
+
+
+@pytest.mark.parametrize("n", [8, 100])
+def test_the_exact_gramian_by_hand_never_holds_the_jacobian(monkeypatch, n):
+    monkeypatch.setattr(linear_module, "HELD", 40 * 14)
+    sizes = sizes_of_a_step("auto", 40, n)
+    n_parameters = D * 12 + 12 + 12 * 14 + 14
+    # the cotangents of the widest layer, and the products of those of each row
+    assert max(sizes) <= n * 40 * max(14, 40)
+    assert not sizes & {40 * n_parameters, 40 * 12 * 14, 40 * D * 12}
+    held = sizes_of_a_step({"name": "Exact", "route": "autograd"}, 40, n)
+    assert 40 * 12 * 14 in held  # what is looked for would be seen

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -105,9 +107,7 @@ HAND = {
     "frozen-middle-layer": lambda: frozen("2.weight", "2.bias"),
     "frozen-last-weight": lambda: frozen("4.weight"),
     "frozen-last-layer": lambda: frozen("4.weight", "4.bias"),
-    "frozen-all-but-a-bias": lambda: frozen(
-        "0.weight", "2.weight", "2.bias", "4.weight", "4.bias"
-    ),
+    "frozen-all-but-a-bias": lambda: frozen("0.weight", "2.weight", "2.bias", "4.weight", "4.bias"),
     "frozen-first-weight-linear": lambda: frozen("0.weight", module=linear_trunk),
     "frozen-skip-weight": lambda: frozen("skip.weight", module=Residual),
     "frozen-residual-weight": lambda: frozen("a.weight", module=Residual),
@@ -249,7 +249,9 @@ def watched():
 FALLBACK = {
     "conv": conv,
     "embedding": Words,
-    "batch-norm": lambda: nn.Sequential(nn.Linear(D, 5), nn.BatchNorm1d(5), nn.Linear(5, W)),
+    "batch-norm": lambda: nn.Sequential(
+        nn.Linear(D, 5), nn.BatchNorm1d(5, track_running_stats=False), nn.Linear(5, W)
+    ),
     "layer-norm": lambda: nn.Sequential(nn.Linear(D, 5), nn.LayerNorm(5), nn.Linear(5, W)),
     "prelu": lambda: nn.Sequential(nn.Linear(D, 5), nn.PReLU(), nn.Linear(5, W)),
     "softmax": lambda: nn.Sequential(mlp(), nn.Softmax(1)),
@@ -267,9 +269,11 @@ FALLBACK = {
     "mixed-rows": MixedRows,
     "not-transposed": NotTransposed,
     "scaled-sum": Scaled,
-    "backward-hook": watched,
 }
-"""Modules (n, D) -> (n, W) that are not; ``hooked`` has gradients that no formula knows."""
+"""Modules (n, D) -> (n, W) that are not."""
+
+HOOKED = {"hook-on-a-parameter": hooked, "backward-hook": watched}
+"""Nor are these, whose gradients are what hooks make of them."""
 
 
 def made(make, dtype=torch.float64, seed=0):
@@ -327,15 +331,13 @@ def test_every_parameter_is_in_one_layer(read):
     assert sorted(map(id, found)) == sorted(map(id, trainable(module)))
 
 
-@pytest.mark.parametrize("name", FALLBACK)
+@pytest.mark.parametrize("name", {**FALLBACK, **HOOKED})
 def test_what_is_not_recognised(name):
     with pytest.raises(Unrecognised):
-        LinearGraph(made(FALLBACK[name])(numbers(9, D)))
+        LinearGraph(made({**FALLBACK, **HOOKED}[name])(numbers(9, D)))
 
 
-def test_hooks_on_parameters_and_odd_outputs_are_not_recognised():
-    with pytest.raises(Unrecognised):
-        LinearGraph(made(hooked)(numbers(9, D)))
+def test_odd_outputs_are_not_recognised():
     x, module = numbers(9, D), made(mlp)
     outputs = module(x)
     shared_input = x.clone().requires_grad_()
@@ -364,6 +366,101 @@ def test_dropout_is_elementwise():
         mine, expected_gradients(outputs, tops, list(module.parameters())), strict=True
     ):
         close(a, b)
+
+
+# another pass of the same structure
+
+
+def test_an_outline_fits_another_pass(read):
+    module, _, graph = read
+    outputs = module(numbers(4, D, seed=3))
+    found = graph.outline().again(outputs)
+    tops, parameters = numbers(4, 3, W), trainable(module)
+    mine = gradients_of(found, found.cotangents(tops), parameters)
+    for a, b in zip(mine, expected_gradients(outputs, tops, parameters), strict=True):
+        close(a, b)
+    directions = {id(p): numbers(*p.shape) for p in parameters}
+    close(found.tangent(directions), LinearGraph(outputs).tangent(directions))
+    assert found.signature == graph.signature
+    assert [id(x.weight) for x in found.top_layers] == [id(x.weight) for x in graph.top_layers]
+
+
+def test_an_outline_keeps_no_pass_alive():
+    module, kept = made(lambda: mlp(nn.SiLU)), weakref.WeakSet()
+
+    class Held:
+        def __init__(self, value):
+            self.value = value
+            kept.add(self)
+
+    with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.value):
+        outputs = module(numbers(9, D))
+    outline = LinearGraph(outputs).outline()
+    assert len(kept) > 0
+    del outputs
+    gc.collect()
+    assert len(kept) == 0
+    assert outline.again(module(numbers(9, D))) is not None
+
+
+class Switch(nn.Module):
+    """One set of parameters, several structures."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(D, D), nn.Linear(D, D), nn.Linear(D, W)
+        self.how = "plain"
+
+    def forward(self, x):
+        a, b = self.a, self.b
+        if self.how == "swapped":
+            a, b = b, a
+        h = torch.tanh(a(x))
+        if self.how == "another function":
+            h = torch.sigmoid(a(x))
+        if self.how == "one more function":
+            h = torch.tanh(h)
+        if self.how == "without a layer":
+            return self.head(h)
+        if self.how == "skipping":
+            return self.head(torch.tanh(b(h)) + h)
+        if self.how == "scaled weight":
+            return self.head(torch.tanh(nn.functional.linear(h, 2 * b.weight, b.bias)))
+        if self.how == "scaled product":
+            return self.head(torch.tanh(torch.mm(h, 2 * b.weight) + b.bias))
+        if self.how == "no transpose":
+            return self.head(torch.tanh(torch.addmm(b.bias, h, b.weight * 2)))
+        if self.how == "half a bias":
+            return self.head(torch.tanh(torch.addmm(b.bias, h, b.weight.t(), beta=0.5)))
+        if self.how == "twice":
+            return self.head(torch.tanh(a(h)))
+        if self.how == "constant bias":
+            return self.head(torch.tanh(nn.functional.linear(h, b.weight, b.bias.detach())))
+        if self.how == "constant weight":
+            return self.head(torch.tanh(nn.functional.linear(h, b.weight.detach(), b.bias)))
+        if self.how == "cut":
+            return self.head(torch.tanh(b(h.detach())))
+        return self.head(torch.tanh(b(h)))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        *("swapped", "another function", "one more function", "without a layer", "skipping"),
+        *("scaled weight", "scaled product", "no transpose", "half a bias", "twice"),
+        *("constant bias", "constant weight", "cut"),
+    ],
+)
+def test_an_outline_does_not_fit_another_structure(how):
+    module = made(Switch)
+    x = numbers(9, D)
+    outline = LinearGraph(module(x)).outline()
+    assert outline.again(module(x)) is not None
+    module.how = how
+    assert outline.again(module(x)) is None
+    module.how = "plain"
+    module.b.weight.register_hook(lambda g: g)
+    assert outline.again(module(x)) is None
 
 
 # what goes down

@@ -10,6 +10,7 @@ from mtlsk.engines.features import Features
 from mtlsk.engines.online import Online
 
 __all__ = [
+    "AUTO",
     "ENGINES",
     "Budget",
     "Engine",
@@ -20,6 +21,14 @@ __all__ = [
     "TaskGradients",
     "build_engine",
 ]
+
+
+AUTO = (
+    "The exact engine, by the cheapest exact route: rows with one label each take one cotangent a "
+    "row; nets whose graph is made of linear layers, elementwise functions and sums take their K "
+    "cotangents together, without J; any other module takes K backward passes."
+)
+"""By what rule ``gramian="auto"`` chooses."""
 
 
 def build_engine(spec: Any) -> Engine:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mtlsk.autodiff import weighted_gradient
 from mtlsk.engines.base import Forward, TaskGradients
-from mtlsk.linear_graph import Columns, Layer, LinearGraph, Workspace
+from mtlsk.linear_graph import Columns, Cotangent, Layer, LinearGraph, Workspace
 
 BLOCK = 1 << 13
 """Columns of J in one product: float32 sums of 2 M columns would lose 1e-4."""
@@ -117,7 +117,7 @@ class LinearGradients(TaskGradients):
         return weighted_gradient(self.losses, ones, [self.forward.outputs])[0]
 
     @cached_property
-    def cotangents(self) -> list[Tensor]:
+    def cotangents(self) -> list[Cotangent]:
         """D of each layer for all tasks, from the rows that the Gramian looks at."""
         rows = self.estimated_from
         if rows is None:
@@ -143,18 +143,26 @@ class LinearGradients(TaskGradients):
     def _gramian(self) -> Tensor:
         k = len(self.losses)
         total = torch.zeros((k, k), dtype=torch.float64, device=self.losses.device)
-        for d, layer in zip(self.cotangents, self._layers(), strict=True):
+        for c, layer in zip(self.cotangents, self._layers(), strict=True):
             a, bias = self._counts(layer)
             if a is None and not bias:
                 continue
-            total += self._layer_gramian(d, a, bias)
+            total += self._layer_gramian(c, a, bias)
         return total
 
-    def _layer_gramian(self, d: Tensor, a: Tensor | None, bias: bool) -> Tensor:
-        if d.ndim == 3:
-            return layer_gramian(d, a, bias, self.graph.workspace)
-        # tasks have columns of their own: their gradients are orthogonal
-        return torch.diag(own_squares(d, a, bias, self.columns))
+    def _layer_gramian(self, c: Cotangent, a: Tensor | None, bias: bool) -> Tensor:
+        if c.value.ndim == 3:
+            return layer_gramian(c.value, a, bias, self.graph.workspace)
+        # tasks have columns or layers of their own: their gradients are orthogonal
+        squares = own_squares(c.value, a, bias)
+        k = len(self.losses)
+        if c.task >= 0:
+            found = torch.zeros(k, dtype=torch.float64, device=squares.device)
+            found[c.task] = squares.sum()
+            return torch.diag(found)
+        whole = squares.new_zeros(self.columns.width)
+        whole[c.first : c.first + len(squares)] = squares
+        return torch.diag(self.columns.sums(whole))
 
     def gramian(self) -> Tensor:
         """Return G = J J^T."""
@@ -164,11 +172,11 @@ class LinearGradients(TaskGradients):
         """Return the norm of each task's gradient in each parameter tensor."""
         k = len(self.losses)
         found: dict[int, Tensor] = {}
-        for d, layer in zip(self.cotangents, self._layers(), strict=True):
+        for c, layer in zip(self.cotangents, self._layers(), strict=True):
             for p, a, bias in ((layer.weight, layer.input, False), (layer.bias, None, True)):
                 if p is None or id(p) not in self._shared_ids:
                     continue
-                found[id(p)] = self._layer_gramian(d, a, bias).diagonal().clamp_min(0).sqrt()
+                found[id(p)] = self._layer_gramian(c, a, bias).diagonal().clamp_min(0).sqrt()
         zero = torch.zeros(k, dtype=torch.float64, device=self.losses.device)
         rows = [found.get(id(p), zero) for p in self.shared]
         return torch.stack(rows) if rows else zero.new_zeros((0, k))
@@ -183,8 +191,8 @@ class LinearGradients(TaskGradients):
         """Return the gradient of w'L over the layers on top, whose cotangents are at hand."""
         top = self.top * self.columns.of(weights.to(self.top))
         found: dict[int, Tensor] = {}
-        for layer in self.graph.top_layers:
-            add_gradient(found, layer, top)
+        for layer, first in self.graph.top_layers:
+            add_gradient(found, layer, top, first)
         if all(id(p) in found for p in own):
             return tuple(found[id(p)] for p in own)
         return self._gradient(own, weights)
@@ -194,27 +202,35 @@ class LinearGradients(TaskGradients):
         top = self.top * self.columns.of(weights.to(self.top))
         wanted = {id(p) for p in parameters}
         found: dict[int, Tensor] = {}
-        for d, layer in zip(
+        for c, layer in zip(
             self.graph.cotangents(top.unsqueeze(1)), self.graph.layers, strict=True
         ):
             if id(layer.weight) in wanted or id(layer.bias) in wanted:
-                add_gradient(found, layer, d.squeeze(1))
+                add_gradient(found, layer, c.value.squeeze(1))
         return tuple(found[id(p)] if id(p) in found else torch.zeros_like(p) for p in parameters)
 
 
-def add_gradient(found: dict[int, Tensor], layer: Layer, d: Tensor) -> None:
-    """Put D^T A and D^T 1 of a layer into ``found`` under their parameters' ids; d is (n, q)."""
+def add_gradient(found: dict[int, Tensor], layer: Layer, d: Tensor, first: int = 0) -> None:
+    """Put D^T A and D^T 1 of a layer into ``found`` under their parameters' ids.
+
+    D (n, q) are the columns of ``d`` from ``first`` on, as many as the layer has outputs.
+    """
+    leaf = layer.bias if layer.weight is None else layer.weight
+    if leaf is None:
+        return
+    if d.shape[1] != leaf.shape[0]:
+        d = d[:, first : first + leaf.shape[0]]
     if layer.weight is not None and layer.input is not None:
         found[id(layer.weight)] = d.T @ layer.input
     if layer.bias is not None:
         found[id(layer.bias)] = d.sum(0)
 
 
-def own_squares(d: Tensor, a: Tensor | None, bias: bool, columns: Columns) -> Tensor:
-    """Return |g_k|^2 (K,), float64, of a layer with columns (n, W) of its own for each task."""
+def own_squares(d: Tensor, a: Tensor | None, bias: bool) -> Tensor:
+    """Return the squared gradient norm (q,), float64, of each output of a layer."""
     squares = torch.zeros(d.shape[1], dtype=torch.float64, device=d.device)
     if a is not None:
         squares += (d.T @ a).double().square().sum(1)
     if bias:
         squares += d.sum(0).double().square()
-    return columns.sums(squares)
+    return squares

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mtlsk.engines.linear import LinearGradients, gram_of_rows
+from mtlsk.linear_graph import Cotangent
 
 
 class OneLabelGradients(LinearGradients):
@@ -19,9 +20,9 @@ class OneLabelGradients(LinearGradients):
     """
 
     @cached_property
-    def cotangents(self) -> list[Tensor]:
-        """The one cotangent of each row at each layer, (n, q)."""
-        return [d.squeeze(1) for d in self.graph.cotangents(self.top.unsqueeze(1), name="tasks")]
+    def cotangents(self) -> list[Cotangent]:
+        """The one cotangent of each row at each layer, (n, 1, q)."""
+        return self.graph.cotangents(self.top.unsqueeze(1), name="tasks")
 
     @cached_property
     def _task_of_row(self) -> Tensor:
@@ -36,7 +37,8 @@ class OneLabelGradients(LinearGradients):
         counts = torch.bincount(self._task_of_row, minlength=len(self.losses))
         return list(torch.split(order, counts.tolist()))
 
-    def _layer_gramian(self, d: Tensor, a: Tensor | None, bias: bool) -> Tensor:
+    def _layer_gramian(self, c: Cotangent, a: Tensor | None, bias: bool) -> Tensor:
+        d = c.value.squeeze(1)
         n, q = d.shape
         k, p = len(self.losses), 0 if a is None else a.shape[1]
         by_task = n * q * p + k * k * p * q + k * 3e5  # each task is a product of its own

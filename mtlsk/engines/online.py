@@ -53,7 +53,8 @@ class LinearPair(Pair):
         tops = self.top.unsqueeze(1) * both
         blocks: dict[int, Tensor] = {}  # (2, numel) of each parameter
         alone = {id(p) for p in own}  # of which g_w is not asked
-        for d, layer in zip(self.graph.cotangents(tops), self.graph.layers, strict=True):
+        for c, layer in zip(self.graph.cotangents(tops), self.graph.layers, strict=True):
+            d = c.value
             if id(layer.weight) in alone and (layer.bias is None or id(layer.bias) in alone):
                 d = d[:, :1]
             if layer.weight is not None and layer.input is not None:

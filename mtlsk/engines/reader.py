@@ -79,8 +79,8 @@ def agree(losses: Tensor, shared: Sequence[Tensor], forward: Forward, graph: Lin
         size += float(autograd.double().square().sum())
     # where terms cancel, rounding is to be compared with the terms
     terms = sum(
-        float(d.double().square().sum() * a.double().square().sum())
-        for d, layer in zip(gradients.cotangents, graph.layers, strict=True)
+        float(c.value.double().square().sum() * a.double().square().sum())
+        for c, layer in zip(gradients.cotangents, graph.layers, strict=True)
         if (a := layer.input) is not None
     )
     return not error > max(1e-3**2 * size, 1e-5**2 * terms)

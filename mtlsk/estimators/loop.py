@@ -19,7 +19,7 @@ from mtlsk.engines import Forward
 from mtlsk.estimators.batches import SlicedBatches
 from mtlsk.estimators.printlog import EpochLoss, EpochMeter, TaskPrintLog
 from mtlsk.linear_graph import Columns
-from mtlsk.modules import Task
+from mtlsk.modules import CRITERIA, Task
 
 QUIET = (EpochTimer, EpochLoss, TaskPrintLog)
 """Callbacks that do not look at single batches: those that every net has."""
@@ -57,6 +57,7 @@ class TrainingLoop(NeuralNet):  # type: ignore[misc]
         self._batch_rows: Tensor | None = None
         watched = self._watched("on_batch_begin", "on_batch_end")
         self._grad_watched = self._watched("on_grad_computed")
+        self._looked_at = watched or self._watched("train_step", "train_step_single")
         n_batches = 0
         for batch in self._with_label_counts(iterator, training):
             if watched:
@@ -68,6 +69,7 @@ class TrainingLoop(NeuralNet):  # type: ignore[misc]
                 self.history.record_batch(f"{prefix}_loss", float(step["loss"]))
                 self.history.record_batch(f"{prefix}_batch_size", get_len(first))
                 self.notify("on_batch_end", batch=batch, training=training, **step)
+            del step, batch  # or the next batch could not use their memory
         self.history.record(f"{prefix}_batch_count", n_batches)
 
     def _with_label_counts(self, iterator: Any, training: bool) -> Iterable[Any]:
@@ -82,8 +84,9 @@ class TrainingLoop(NeuralNet):  # type: ignore[misc]
 
     def _watched(self, *methods: str) -> bool:
         """Say whether single batches matter to a callback of the user's or to a subclass."""
+        own = (getattr(NeuralNet, m) for m in methods), (getattr(TrainingLoop, m) for m in methods)
         return any(not isinstance(cb, QUIET) for _, cb in self.callbacks_) or any(
-            getattr(type(self), m) is not getattr(NeuralNet, m) for m in methods
+            getattr(type(self), m) not in pair for m, *pair in zip(methods, *own, strict=True)
         )
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
@@ -155,7 +158,7 @@ class TrainingLoop(NeuralNet):  # type: ignore[misc]
         record = self._descent.backward(losses, present, forward)
         self._meter.add_losses("train", record.losses, rows, labels.shape[0])
         self._meter.add_step(record, self._descent.changes)
-        return {"loss": _mean_loss(record), "y_pred": y_pred}
+        return {"loss": _mean_loss(record) if self._looked_at else None, "y_pred": y_pred}
 
     def _separable(self) -> bool:
         """Say whether the loss of each task depends on its own outputs only."""
@@ -186,6 +189,8 @@ class TrainingLoop(NeuralNet):  # type: ignore[misc]
         first = self.tasks_[0].criterion
         if y_pred.shape == y.shape and all(task.criterion is first for task in self.tasks_):
             # every task is one column under one criterion: one call for all
+            if first in CRITERIA.values():
+                return first(y_pred, y)
             fused = first(y_pred.reshape(-1, 1), y.reshape(-1))
             return fused.reshape(y.shape) if fused.numel() == y.numel() else fused
         losses = [t.criterion(y_pred[:, t.slice], y[:, k]) for k, t in enumerate(self.tasks_)]

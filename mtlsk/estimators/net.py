@@ -34,6 +34,7 @@ from mtlsk.modules import CRITERIA, HardSharing, Task
 from mtlsk.optimizers import fused_where_possible, optimizer_arguments, set_option
 from mtlsk.taskmap import TaskMap
 
+CPU = torch.device("cpu")
 COMPONENTS = {"aggregator": AGGREGATORS, "controller": CONTROLLERS}
 
 
@@ -391,6 +392,8 @@ class MultiTaskNet(TrainingLoop):
 
     def _device(self) -> torch.device:
         """Return the torch device of ``device``; "auto" is CUDA where there is one."""
+        if self.device == "cpu":
+            return CPU
         cuda = torch.cuda.is_available()
         if self.device == "auto":
             return torch.device("cuda" if cuda else "cpu")

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from skorch.callbacks import PassthroughScoring, PrintLog
 from tabulate import tabulate
@@ -19,54 +18,40 @@ from mtlsk.record import StepRecord
 
 
 class EpochMeter:
-    """Sums over the steps of one epoch, to be recorded as plain floats and lists.
+    """What the steps of one epoch did, to be recorded as plain floats and lists.
 
-    Sums stay on the device of what is added: they are fetched once, by :meth:`summary`.
+    Steps only append; sums are made of many at once, on the device of what was added, and fetched
+    by :meth:`summary`.
     """
 
     def __init__(self, n_tasks: int) -> None:
         self.n_tasks = n_tasks
-        # by part: sum over the batches of n_k L_k (K,), of n_k, of n mean L, of n
-        self.sums: dict[str, list[Any]] = {}
-        self.weights: Any = 0.0
-        self.n_steps = 0
+        self.parts: dict[str, PartSums] = {}
+        self.weights = Mean()
         self.gramians: list[Tensor] = []
         self.cosines: list[Tensor] = []
-        self.means: dict[str, list[float]] = defaultdict(list)
+        self.changes: dict[str, list[float]] = defaultdict(list)
 
     def add_losses(self, part: str, losses: Tensor, rows: Tensor | None, n: int) -> None:
         """Add the mean losses (K,), float64, of a batch of n rows.
 
         ``rows`` (K,) says how many of them are labelled; None means all.
         """
-        values: Any = losses.detach()
-        counts: Any = rows
-        if not values.is_cuda:  # numpy is faster for so few numbers
-            values = values.numpy()
-            counts = None if rows is None else rows.numpy()
-        elif rows is not None and not rows.is_cuda:
-            counts = rows.pin_memory().to(values.device, non_blocking=True)
-        if counts is None:
-            added = [values * n, n, values.mean() * n, n]
-        else:
-            there = counts > 0
-            xp: Any = torch if isinstance(values, Tensor) else np
-            values = xp.where(there, values, 0.0)
-            added = [values * counts, counts, values.sum() / there.sum() * n, n]
-        sums = self.sums.get(part, [0, 0, 0, 0])
-        self.sums[part] = [a + b for a, b in zip(sums, added, strict=True)]
+        sums = self.parts.get(part)
+        if sums is None:
+            sums = self.parts[part] = PartSums()
+        sums.add(losses, rows, n)
 
     def add_step(self, record: StepRecord, changes: Mapping[str, Any]) -> None:
         """Add a step's task weights, smallest cosine and what its controller set."""
-        self.n_steps += 1
-        self.weights = self.weights + record.weights
+        self.weights.add(record.weights)
         if record.gramian is not None and len(record.gramian) > 1:
             self.gramians.append(record.gramian)
             if len(self.gramians) == HELD:
                 self._flush()
         for name, value in changes.items():
             if isinstance(value, numbers.Real):
-                self.means[name].append(float(value))
+                self.changes[name].append(float(value))
 
     def _flush(self) -> None:
         """Reduce the Gramians held to their smallest cosines, many at once."""
@@ -79,25 +64,94 @@ class EpochMeter:
     def summary(self) -> dict[str, Any]:
         """Return the epoch's means: ``train_losses``, ``valid_losses``, ``task_weights``, ..."""
         row: dict[str, Any] = {}
-        for part, (losses, rows, mean, n) in self.sums.items():
-            counts = np.broadcast_to(np.asarray(_host(rows), dtype=float), self.n_tasks)
-            with np.errstate(invalid="ignore"):  # a task without a label has no loss
-                row[f"{part}_losses"] = (_host(losses) / counts).tolist()
-            row[f"{part}_loss"] = float(_host(mean)) / n
-        if self.n_steps:
-            row["task_weights"] = (_host(self.weights) / self.n_steps).tolist()
+        for part, sums in self.parts.items():
+            row[f"{part}_losses"], row[f"{part}_loss"] = sums.means()
+        if self.weights.n:
+            row["task_weights"] = self.weights.value().tolist()
         self._flush()
         if self.cosines:
             row["min_cosine"] = float(torch.cat(self.cosines).mean())
-        return row | {name: math.fsum(v) / len(v) for name, v in self.means.items()}
+        return row | {name: math.fsum(v) / len(v) for name, v in self.changes.items()}
 
 
 HELD = 64
-"""Gramians that a meter holds before it looks at them."""
+"""Steps that are held before they are summed."""
 
 
-def _host(values: Any) -> Any:
-    return values.cpu().numpy() if isinstance(values, Tensor) else values
+class Mean:
+    """The mean of tensors of one shape."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.held: list[Tensor] = []
+        self.total: Tensor | float = 0.0
+
+    def add(self, value: Tensor) -> None:
+        """Add one."""
+        self.n += 1
+        self.held.append(value)
+        if len(self.held) == HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Sum what is held."""
+        if self.held:
+            self.total = self.total + torch.stack(self.held).sum(0)
+            self.held = []
+
+    def value(self) -> Tensor:
+        """Return the mean, on the CPU."""
+        self.flush()
+        assert isinstance(self.total, Tensor)
+        return self.total.cpu() / self.n
+
+
+class PartSums:
+    """Sums over the batches of training or validation: losses a task, and their mean."""
+
+    def __init__(self) -> None:
+        self.held: list[tuple[Tensor, Tensor | None, int]] = []
+        self.sums: Tensor | float = 0.0  # of n_k L_k (K,), n_k (K,), n mean_k L_k, n
+
+    def add(self, losses: Tensor, rows: Tensor | None, n: int) -> None:
+        """Add the losses (K,) of a batch."""
+        self.held.append((losses.detach(), rows, n))
+        if len(self.held) == HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Sum what is held."""
+        if not self.held:
+            return
+        losses = torch.stack([step[0] for step in self.held])  # (S, K)
+        n = to_device(torch.tensor([[step[2]] for step in self.held]).double(), losses)  # (S, 1)
+        rows = [step[1] for step in self.held]
+        if any(r is None for r in rows):
+            counts = n.expand_as(losses)
+        else:
+            counts = to_device(torch.stack([r for r in rows if r is not None]).double(), losses)
+        there = counts > 0
+        losses = torch.where(there, losses, 0.0)
+        mean = losses.sum(1, keepdim=True) / there.sum(1, keepdim=True)
+        parts = [(losses * counts).sum(0), counts.sum(0), (mean * n).sum(0), n.sum(0)]
+        self.sums = self.sums + torch.cat(parts)
+        self.held = []
+
+    def means(self) -> tuple[list[float], float]:
+        """Return the mean loss of each task over its labelled rows (NaN: none), and of all."""
+        self.flush()
+        assert isinstance(self.sums, Tensor)
+        *values, total, n = self.sums.tolist()
+        k = len(values) // 2
+        pairs = zip(values[:k], values[k:], strict=True)
+        return [loss / rows if rows else math.nan for loss, rows in pairs], total / n
+
+
+def to_device(values: Tensor, like: Tensor) -> Tensor:
+    """Return values where ``like`` is, without waiting for a device."""
+    if like.is_cuda and not values.is_cuda:
+        return values.pin_memory().to(like.device, non_blocking=True)
+    return values
 
 
 class EpochLoss(PassthroughScoring):  # type: ignore[misc]

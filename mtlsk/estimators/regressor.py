@@ -79,8 +79,13 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskNet):  # type: ignore[misc]
         ``"cpu"``, ``"cuda"``, or ``"auto"`` (CUDA where there is one).
     verbose : int
         1 prints a table with a row an epoch and a column a task.
-    gramian : "auto" or "exact"
-        Engine of the Gramian; ``"auto"`` picks among exact routes.
+    gramian : str, dict, class or instance
+        Engine of the Gramian of the task gradients (``mtlsk list engines`` has costs and errors):
+        ``"auto"`` and ``"exact"`` take the cheapest exact route (by hand on linear layers, one
+        cotangent a row where each row has one label, K backward passes for other modules);
+        ``"budget"`` estimates it from a few rows, ``"features"`` over the shared features;
+        ``"online"`` does without it: two gradients a step for any K (ConicGrad, MGDA, CAGrad).
+        ``{"name": "budget", "every": 4}`` keeps the task weights for four steps.
     module : torch module class or instance
         Any module that maps (B, d) to (B, K); ``n_features`` and ``n_outputs`` are passed to a
         class that takes them. ``shared_parameters()`` says what the tasks share; without it, all.
