@@ -114,7 +114,7 @@ class Descent:
         self._tasks: list[int] = []
         self._kept: tuple[list[int], Tensor, Tensor] | None = None  # (tasks, weights, of heads)
         self._by_hand = self._losses_only()
-        self._check_engine()
+        check_engine(self.engine, self.aggregator, self.own)
         self.changes: Mapping[str, Any] = {}
         if self.controller is not None:
             self.controller.bind(optimizer)
@@ -249,26 +249,6 @@ class Descent:
         tasks, shared, own = self._kept
         return (shared, own) if tasks == self._tasks else None
 
-    def _check_engine(self) -> None:
-        """Raise ValueError for an engine that the aggregator or the module cannot use."""
-        name = type(self.aggregator).__name__
-        if self.aggregator.needs == "losses":
-            return  # there is no Gramian to choose an engine for
-        if isinstance(self.engine, Online) and not (
-            isinstance(self.aggregator, OnlineDual) and self.aggregator.has_online_dual
-        ):
-            usable = [n.lower() for n, c in ENGINES.members().items() if not issubclass(c, Online)]
-            raise ValueError(
-                f"gramian='online' cannot serve {shown(self.aggregator)}, which has no online "
-                f"dual; {name} can use: {', '.join(['auto', *sorted(usable)])}"
-            )
-        if isinstance(self.engine, Features) and not self.own:
-            raise ValueError(
-                "gramian='features' needs a module with task parameters (heads) on top of the "
-                "shared ones, by shared_parameters() or task_parameters(k); this one can use: "
-                "auto, budget, exact, online"
-            )
-
     @property
     def looks_again(self) -> bool:
         """Whether the next step may evaluate the batch again, by ``Forward.again``."""
@@ -358,6 +338,32 @@ class Descent:
             some, back = back, torch.zeros(k, dtype=torch.float64, device=back.device)
             back[tasks] = some
         return StepRecord(self.n_steps, host, gramian, back, direction, tuple(tasks))
+
+
+def check_engine(engine: Engine, aggregator: Aggregator, own: Sequence[Tensor]) -> None:
+    """Raise ValueError, naming those that can, for an engine that does not fit.
+
+    The online engine needs an aggregator with an online dual, the features engine a module with
+    parameters of the tasks' own. Aggregators that look at losses only use no engine.
+    """
+    if aggregator.needs == "losses":
+        return
+    dual = isinstance(aggregator, OnlineDual) and aggregator.has_online_dual
+    usable = {
+        name: (dual or not issubclass(cls, Online)) and (bool(own) or not issubclass(cls, Features))
+        for name, cls in ENGINES.members().items()
+    }
+    can = ", ".join(["auto", *sorted(name.lower() for name, fits in usable.items() if fits)])
+    if isinstance(engine, Online) and not dual:
+        raise ValueError(
+            f"gramian='online' cannot serve {shown(aggregator)}, which has no online dual; "
+            f"it can use: {can}"
+        )
+    if isinstance(engine, Features) and not own:
+        raise ValueError(
+            "gramian='features' needs a module with task parameters (heads) on top of shared "
+            f"features, by shared_parameters() or task_parameters(k); this one can use: {can}"
+        )
 
 
 def mapped(p: Tensor | None, values: Tensor) -> Tensor:

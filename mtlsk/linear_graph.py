@@ -225,7 +225,7 @@ class LinearGraph:
         while stack:
             node = stack[-1]
             if node not in read:
-                read[node] = _read(node, leaves)
+                read[node] = read_node(node, leaves)
                 stack.extend(n for n in read[node][2] if n not in read)
             else:
                 stack.pop()
@@ -401,7 +401,7 @@ class LinearGraph:
         return values[0]
 
 
-def _read(node: Any, leaves: set[int]) -> tuple[Layer | None, bool, tuple[Any, ...]]:
+def read_node(node: Any, leaves: set[int]) -> tuple[Layer | None, bool, tuple[Any, ...]]:
     """Return what a node is, (layer, whether elementwise), and the nodes below it."""
     name = node.name()
     inputs = [f for f, _ in node.next_functions]

@@ -12,8 +12,8 @@ from torch.autograd.graph import GradientEdge
 
 from mtlsk.autodiff import weighted_gradient
 from mtlsk.engines.base import Engine, Forward, TaskGradients
-from mtlsk.engines.linear import gram_of_rows
-from mtlsk.linear_graph import LEAF, Columns
+from mtlsk.engines.linear import add_gradient, gram_of_rows
+from mtlsk.linear_graph import LEAF, Columns, Layer, Unrecognised, read_node
 
 
 class FeatureGradients(TaskGradients):
@@ -32,11 +32,23 @@ class FeatureGradients(TaskGradients):
         self.forward = forward
 
     @cached_property
+    def head(self) -> Layer | None:
+        """The one linear head on the outputs, None for any other structure."""
+        return None if self.forward is None else fused_head(self.forward.outputs, self.own)
+
+    @cached_property
+    def top(self) -> Tensor:
+        """The gradient of sum_k L_k over the outputs, (n, W)."""
+        assert self.forward is not None
+        return weighted_gradient(self.losses, torch.ones_like(self.losses), [self.forward.outputs])[
+            0
+        ]
+
+    @cached_property
     def _gramian(self) -> Tensor:
-        if self.forward is not None:
-            fused = fused_head_gramian(self.losses, self.forward, self.own)
-            if fused is not None:
-                return fused
+        if self.forward is not None and self.head is not None and self.head.matrix is not None:
+            w, r = self.head.matrix, self.top
+            return by_task((r.T @ r).double() * (w @ w.T).double(), self.forward.columns)
         edges = features_below(self.losses, self.own)
         rows = []
         for k in range(len(self.losses)):
@@ -65,27 +77,27 @@ class FeatureGradients(TaskGradients):
             for p, w in zip(self.shared, weights, strict=True)
         )
 
+    def combine_own(self, weights: Tensor, own: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the gradient of w'L over the heads: by hand for one linear head."""
+        if self.forward is None or self.head is None:
+            return super().combine_own(weights, own)
+        found: dict[int, Tensor] = {}
+        add_gradient(found, self.head, self.top * self.forward.columns.of(weights.to(self.top)))
+        return tuple(found[id(p)] for p in own)
 
-def fused_head_gramian(losses: Tensor, forward: Forward, own: Sequence[Tensor]) -> Tensor | None:
-    """Return (R'R) o (W W'), summed over each task's columns, of one linear head on the outputs.
 
-    R (n, W) is the gradient of the losses over the outputs, W (W, p) the head's weight. None for
-    any other structure.
-    """
-    node: Any = forward.outputs.grad_fn
+def fused_head(outputs: Tensor, own: Sequence[Tensor]) -> Layer | None:
+    """Return the linear layer that makes the outputs, if it alone is what the tasks own."""
+    node: Any = outputs.grad_fn
     if node is None or node.name() not in ("AddmmBackward0", "MmBackward0"):
         return None
-    below, transposed = [f for f, _ in node.next_functions][-2:]
-    if below is None or transposed is None or transposed.name() != "TBackward0":
+    try:
+        layer, _, _ = read_node(node, set())
+    except Unrecognised:
         return None
-    leaf = transposed.next_functions[0][0]
-    weight = leaf.variable if leaf.name() == LEAF else None
-    if weight is None or not any(weight is p for p in own) or reaches(below, own):
-        return None
-    (r,) = weighted_gradient(losses, torch.ones_like(losses), [forward.outputs])
-    w = weight.detach()
-    products = (r.T @ r).double() * (w @ w.T).double()
-    return by_task(products, forward.columns)
+    held = {id(layer.weight), id(layer.bias)} if layer is not None else set()
+    alone = layer is not None and layer.weight is not None and layer.matrix is not None
+    return layer if alone and all(id(p) in held for p in own) else None
 
 
 def by_task(products: Tensor, columns: Columns) -> Tensor:
@@ -94,11 +106,6 @@ def by_task(products: Tensor, columns: Columns) -> Tensor:
         return products
     rows = torch.stack([products[c].sum(0) for c in columns.slices])
     return torch.stack([rows[:, c].sum(1) for c in columns.slices], dim=1)
-
-
-def reaches(node: Any, parameters: Sequence[Tensor]) -> bool:
-    """Say whether one of the parameters is below a node of the graph."""
-    return bool(above(node, parameters))
 
 
 def above(root: Any, parameters: Sequence[Tensor]) -> set[Any]:

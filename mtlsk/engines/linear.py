@@ -19,7 +19,7 @@ from mtlsk.linear_graph import Columns, Cotangent, Layer, LinearGraph, Workspace
 BLOCK = 1 << 13
 """Columns of J in one product: float32 sums of 2 M columns would lose 1e-4."""
 
-FEW = 1 << 16
+FEW = 1 << 17
 """Numbers that are sooner made float64 than cut into blocks."""
 
 HELD = 1 << 22
@@ -140,14 +140,36 @@ class LinearGradients(TaskGradients):
         return (layer.input if weight else None), bias
 
     @cached_property
+    def blocks(self) -> dict[int, Tensor]:
+        """J of the shared parameters of layers where it is smaller than D is, (K, numel) by id."""
+        found: dict[int, Tensor] = {}
+        for i, (c, layer) in enumerate(zip(self.cotangents, self._layers(), strict=True)):
+            a, bias = self._counts(layer)
+            if c.value.ndim == 2 or a is None or a.shape[1] > a.shape[0]:
+                continue
+            d = c.value.flatten(1)
+            out = self.graph.workspace.empty(("J", i), (d.shape[1], a.shape[1]), d)
+            found[id(layer.weight)] = torch.mm(d.T, a, out=out).view(c.value.shape[1], -1)
+            if bias:
+                found[id(layer.bias)] = c.value.sum(0)
+        return found
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        """The blocks side by side, (K, m)."""
+        return torch.cat(list(self.blocks.values()), dim=1)
+
+    @cached_property
     def _gramian(self) -> Tensor:
         k = len(self.losses)
-        total = torch.zeros((k, k), dtype=torch.float64, device=self.losses.device)
+        if self.blocks:
+            total = gram_of_rows(self._rows)
+        else:
+            total = torch.zeros((k, k), dtype=torch.float64, device=self.losses.device)
         for c, layer in zip(self.cotangents, self._layers(), strict=True):
             a, bias = self._counts(layer)
-            if a is None and not bias:
-                continue
-            total += self._layer_gramian(c, a, bias)
+            if (a is not None or bias) and id(layer.weight) not in self.blocks:
+                total += self._layer_gramian(c, a, bias)
         return total
 
     def _layer_gramian(self, c: Cotangent, a: Tensor | None, bias: bool) -> Tensor:
@@ -184,8 +206,21 @@ class LinearGradients(TaskGradients):
     def combine(self, weights: Tensor) -> tuple[Tensor, ...]:
         """Return J^T w from all rows."""
         if weights.ndim == 1:
+            if self.estimated_from is None and "_gramian" in vars(self):
+                found = self._from_blocks(weights)
+                if all(id(p) in found for p in self.shared):
+                    return tuple(found[id(p)] for p in self.shared)
             return self._gradient(self.shared, weights)
         return tuple(self._gradient([p], w)[0] for p, w in zip(self.shared, weights, strict=True))
+
+    def _from_blocks(self, weights: Tensor) -> dict[int, Tensor]:
+        """Return J^T w by parameter id where J is held."""
+        if not self.blocks:
+            return {}
+        shapes = {id(p): p.shape for p in self.shared}
+        sizes = [block.shape[1] for block in self.blocks.values()]
+        parts = torch.split_with_sizes(weights.to(self._rows) @ self._rows, sizes)
+        return {i: part.view(shapes[i]) for i, part in zip(self.blocks, parts, strict=True)}
 
     def combine_own(self, weights: Tensor, own: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the gradient of w'L over the layers on top, whose cotangents are at hand."""

@@ -25,6 +25,11 @@ class OneLabelGradients(LinearGradients):
         return self.graph.cotangents(self.top.unsqueeze(1), name="tasks")
 
     @cached_property
+    def blocks(self) -> dict[int, Tensor]:
+        """Nothing: J is not made here."""
+        return {}
+
+    @cached_property
     def _task_of_row(self) -> Tensor:
         task = self.forward.task_of_row
         assert task is not None

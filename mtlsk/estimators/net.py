@@ -22,7 +22,8 @@ from torch import Tensor
 from mtlsk.aggregators import AGGREGATORS
 from mtlsk.component import closest
 from mtlsk.controllers import CONTROLLERS
-from mtlsk.descent import Descent, DivergenceError, split_parameters
+from mtlsk.descent import Descent, DivergenceError, check_engine, split_parameters
+from mtlsk.engines import build_engine
 from mtlsk.engines.exact import AutogradGradients, gramian_of
 from mtlsk.estimators.batches import SlicedBatches, batches
 from mtlsk.estimators.loop import StopTraining, TrainingLoop
@@ -196,6 +197,8 @@ class MultiTaskNet(TrainingLoop):
             super().initialize()
         if self.controller_ is not None:
             self.controller_.bind(self.optimizer_)
+        _, own = split_parameters(self.module_, len(self.task_names_))
+        check_engine(build_engine(self.gramian), self.aggregator_, own)
         return self
 
     @staticmethod
