@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import Tensor
@@ -41,15 +43,32 @@ def weighted_gradient(
     )
 
 
-def task_jacobian(losses: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def task_jacobian(
+    losses: Tensor, parameters: Sequence[Tensor], *, batched: bool = False
+) -> tuple[Tensor, ...]:
     """Return J tensor by tensor: for each parameter the K task gradients, shape (K, numel).
 
-    One backward pass a task, correct for any module; K x M numbers are held.
+    One backward pass a task, correct for any module; K x M numbers are held. ``batched`` takes
+    all K in one pass where every operation of the graph can (by vmap): faster for few rows,
+    slower for many.
     """
-    rows = [
-        weighted_gradient(losses, row, parameters)
-        for row in torch.eye(len(losses), dtype=losses.dtype, device=losses.device)
-    ]
+    eye = torch.eye(len(losses), dtype=losses.dtype, device=losses.device)
+    if batched and parameters and losses.requires_grad:
+        with suppress(RuntimeError), catch_warnings():
+            simplefilter("ignore", UserWarning)  # operations without a batching rule
+            found = torch.autograd.grad(
+                losses,
+                list(parameters),
+                grad_outputs=eye,
+                retain_graph=True,
+                allow_unused=True,
+                is_grads_batched=True,
+            )
+            return tuple(
+                p.new_zeros(len(losses), p.numel()) if g is None else g.reshape(len(losses), -1)
+                for p, g in zip(parameters, found, strict=True)
+            )
+    rows = [weighted_gradient(losses, row, parameters) for row in eye]
     return tuple(torch.stack([row[i].reshape(-1) for row in rows]) for i in range(len(parameters)))
 
 

@@ -45,7 +45,7 @@ class SubsetGradients(TaskGradients):
         assert self.forward.again is not None
         with torch.enable_grad():
             losses, _ = self.forward.again(self.rows)
-        return AutogradGradients(losses, self.shared)
+        return AutogradGradients(losses, self.shared, batched=True)
 
     def gramian(self) -> Tensor:
         """Return J J^T of these rows' losses."""

@@ -34,14 +34,15 @@ def gramian_of(jacobian: Sequence[Tensor], losses: Tensor) -> Tensor:
 class AutogradGradients(TaskGradients):
     """Task gradients by autograd; J is computed when first needed and then kept for the step."""
 
-    def __init__(self, losses: Tensor, shared: Sequence[Tensor]) -> None:
+    def __init__(self, losses: Tensor, shared: Sequence[Tensor], *, batched: bool = False) -> None:
         self.losses = losses
         self.shared = tuple(shared)
+        self.batched = batched
 
     @cached_property
     def jacobian(self) -> tuple[Tensor, ...]:
         """J tensor by tensor, P tensors of shape (K, numel)."""
-        return task_jacobian(self.losses, self.shared)
+        return task_jacobian(self.losses, self.shared, batched=self.batched)
 
     def gramian(self) -> Tensor:
         """Return G = J J^T, summed in float64 over blocks of columns."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from mtlsk.engines.linear import LinearGradients, gram_of_rows
+from mtlsk.engines.linear import LinearGradients, add_gradient, gram_of_rows
 from mtlsk.linear_graph import Cotangent
 
 
@@ -36,27 +37,56 @@ class OneLabelGradients(LinearGradients):
         return task
 
     @cached_property
-    def _segments(self) -> list[Tensor]:
-        """The rows of each task (on the CPU: their numbers are looked at)."""
-        order = torch.argsort(self._task_of_row)
-        counts = torch.bincount(self._task_of_row, minlength=len(self.losses))
-        return list(torch.split(order, counts.tolist()))
+    def _order(self) -> Tensor:
+        """The rows, task by task."""
+        return torch.argsort(self._task_of_row)
+
+    @cached_property
+    def _counts_of_tasks(self) -> list[int]:
+        """How many rows each task has (on the CPU: the numbers are looked at)."""
+        counts: list[int] = torch.bincount(self._task_of_row, minlength=len(self.losses)).tolist()
+        return counts
 
     def _layer_gramian(self, c: Cotangent, a: Tensor | None, bias: bool) -> Tensor:
         d = c.value.squeeze(1)
         n, q = d.shape
         k, p = len(self.losses), 0 if a is None else a.shape[1]
-        by_task = n * q * p + k * k * p * q + k * 3e5  # each task is a product of its own
+        by_task = n * q * p + k * k * p * q + k * CALL  # each task is a product of its own
         if not d.is_cuda and by_task < n * n * (p + q):
-            parts = (
-                [] if a is None else [(d[rows].T @ a[rows]).reshape(-1) for rows in self._segments]
-            )
-            total = gram_of_rows(torch.stack(parts)) if parts else torch.zeros(())
-            if bias:
-                total = total + gram_of_rows(d.new_zeros(k, q).index_add(0, self._task_of_row, d))
-            return total
-        gram = (a @ a.T if a is not None else d.new_zeros(n, n)).add_(float(bias)) * (d @ d.T)
-        sums = gram.new_zeros(k, n, dtype=torch.float64).index_add(
-            0, self._task_of_row, gram.double()
-        )
-        return torch.zeros_like(sums[:, :k]).index_add(1, self._task_of_row, sums)
+            return self._by_task(d, a, bias)
+        gram = d.new_zeros(n, n) if a is None else a @ a.T
+        gram = gram.add_(float(bias)).mul_(d @ d.T).double()
+        place = self._task_of_row
+        sums = gram.new_zeros(k, n).index_add_(0, place, gram)
+        return gram.new_zeros(k, k).index_add_(1, place, sums)
+
+    def _by_task(self, d: Tensor, a: Tensor | None, bias: bool) -> Tensor:
+        """Return the Gramian of one layer from J, each task's rows in a product of their own."""
+        counts, order = self._counts_of_tasks, self._order
+        k, q = len(counts), d.shape[1]
+        parts = torch.split(d[order], counts)
+        total = torch.zeros((k, k), dtype=torch.float64)
+        if a is not None:
+            rows = d.new_empty(k, q, a.shape[1])
+            for row, mine, inputs in zip(rows, parts, torch.split(a[order], counts), strict=True):
+                torch.mm(mine.T, inputs, out=row)
+            total += gram_of_rows(rows.view(k, -1))
+        if bias:
+            total += gram_of_rows(torch.stack([mine.sum(0) for mine in parts]))
+        return total
+
+    def _gradient(self, parameters: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradient of w'L over some parameters: each row's cotangent is at hand."""
+        if "cotangents" not in vars(self):
+            return super()._gradient(parameters, weights)
+        wanted = {id(p) for p in parameters}
+        of_row = weights.to(self.top)[self._task_of_row].unsqueeze(1)
+        found: dict[int, Tensor] = {}
+        for c, layer in zip(self.cotangents, self.graph.layers, strict=True):
+            if id(layer.weight) in wanted or id(layer.bias) in wanted:
+                add_gradient(found, layer, c.value.squeeze(1) * of_row)
+        return tuple(found[id(p)] if id(p) in found else torch.zeros_like(p) for p in parameters)
+
+
+CALL = 1e5
+"""What a product costs beside its multiplications, in multiplications."""

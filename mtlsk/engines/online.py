@@ -66,15 +66,15 @@ class LinearPair(Pair):
             blocks[id(p)][0].view(p.shape) if id(p) in blocks else torch.zeros_like(p) for p in own
         )
         self.moving = [p for p in gradients.shared if id(p) in blocks]
-        parts = [blocks[id(p)] for p in self.moving]
-        self.rows = torch.cat(parts, dim=1) if parts else self.top.new_zeros((2, 0))  # (2, M)
-        self.gram2 = gram_of_rows(self.rows)
+        self.parts = side_by_side([blocks[id(p)] for p in self.moving])
+        self.gram2 = gram_of_parts(self.parts, self.top)
 
     def along(self, alpha: Any, beta: Any) -> tuple[Tensor, ...]:
-        """Return d = alpha g_0 + beta g_w."""
-        mix = (self.rows[0] * alpha).add_(self.rows[1] * beta)
-        parts = torch.split_with_sizes(mix, [p.numel() for p in self.moving])
-        self.direction = {id(p): d.view(p.shape) for p, d in zip(self.moving, parts, strict=True)}
+        """Return d = alpha g_0 + beta g_w, made in the memory of g_0."""
+        mixes = [mix_(part[0], part[1], alpha, beta) for part in self.parts]
+        if len(mixes) == 1:
+            mixes = list(torch.split_with_sizes(mixes[0], [p.numel() for p in self.moving]))
+        self.direction = {id(p): d.view(p.shape) for p, d in zip(self.moving, mixes, strict=True)}
         return tuple(
             self.direction[id(p)] if id(p) in self.direction else torch.zeros_like(p)
             for p in self.gradients.shared
@@ -86,6 +86,33 @@ class LinearPair(Pair):
         if moved is None:
             return torch.zeros(len(self.columns), dtype=torch.float64, device=self.top.device)
         return self.columns.sums((self.top * moved).sum(0).double())
+
+
+SMALL = 1 << 18
+"""Numbers that are sooner copied side by side than handled tensor by tensor."""
+
+
+def side_by_side(blocks: list[Tensor]) -> list[Tensor]:
+    """Return blocks (2, m) as one (2, M), or as they are where that would be a large copy."""
+    if len(blocks) < 2 or sum(b.numel() for b in blocks) > SMALL:
+        return blocks
+    return [torch.cat(blocks, dim=1)]
+
+
+def gram_of_parts(parts: list[Tensor], like: Tensor) -> Tensor:
+    """Return the Gramian (2, 2), float64, of two rows that are cut into parts (2, m)."""
+    if len(parts) == 1:
+        return gram_of_rows(parts[0])
+    total = torch.zeros((2, 2), dtype=torch.float64, device=like.device)
+    for part in parts:
+        total += gram_of_rows(part)
+    return total
+
+
+def mix_(a: Tensor, b: Tensor, alpha: Any, beta: Any) -> Tensor:
+    """Set a to alpha a + beta b; the factors are numbers, or tensors of shape ()."""
+    a.mul_(alpha)
+    return a.addcmul_(b, beta.to(b)) if isinstance(beta, Tensor) else a.add_(b, alpha=beta)
 
 
 class AutogradPair(Pair):
@@ -103,16 +130,16 @@ class AutogradPair(Pair):
         whole = weighted_gradient(self.losses, w0, (*self.shared, *own))
         self.first, self.own = whole[: len(self.shared)], whole[len(self.shared) :]
         self.second = weighted_gradient(self.losses, w, self.shared)
-        self.gram2 = torch.zeros((2, 2), dtype=torch.float64, device=self.losses.device)
-        for a, b in zip(self.first, self.second, strict=True):
-            self.gram2 += gram_of_rows(torch.stack([a.reshape(-1), b.reshape(-1)]))
+        pairs = zip(self.first, self.second, strict=True)
+        parts = side_by_side([torch.stack([a.reshape(-1), b.reshape(-1)]) for a, b in pairs])
+        self.gram2 = gram_of_parts(parts, self.losses)
         self.value = w0.to(self.losses) @ self.losses.detach()
 
     def along(self, alpha: Any, beta: Any) -> tuple[Tensor, ...]:
         """Return d = alpha g_0 + beta g_w."""
-        self.direction = tuple(
-            (a * alpha).add_(b * beta) for a, b in zip(self.first, self.second, strict=True)
-        )
+        pairs = zip(self.first, self.second, strict=True)
+        # a gradient of autograd's may be shared between parameters: not changed in place
+        self.direction = tuple(mix_(a.clone(), b, alpha, beta) for a, b in pairs)
         self.slope = self.gram2[0, 0] * alpha + self.gram2[0, 1] * beta  # of the mean loss
         return self.direction
 

@@ -78,9 +78,10 @@ def agree(losses: Tensor, shared: Sequence[Tensor], forward: Forward, graph: Lin
         error += float((mine - autograd).double().square().sum())
         size += float(autograd.double().square().sum())
     # where terms cancel, rounding is to be compared with the terms
+    top = (gradients.top * forward.columns.of(weights)).unsqueeze(1)
     terms = sum(
         float(c.value.double().square().sum() * a.double().square().sum())
-        for c, layer in zip(gradients.cotangents, graph.layers, strict=True)
+        for c, layer in zip(graph.cotangents(top), graph.layers, strict=True)
         if (a := layer.input) is not None
     )
     return not error > max(1e-3**2 * size, 1e-5**2 * terms)
