@@ -1,6 +1,4 @@
-"""Time P linear scalarizations trained together against one by one; prints a table of ratios.
-
-    OMP_NUM_THREADS=1 python tests/benchmarks/many_nets.py [--hidden-layers 3] [--repeats 7]
+"""P linear scalarizations trained together against one by one.
 
 All three ways run interleaved in one process, on one thread: "loop" is a bare torch loop a net
 over sliced batches with a fused AdamW, "fit" is MultiTaskRegressor.fit a net, "together" is
@@ -8,7 +6,9 @@ ScalarizationFront's training. The first two train two of the P nets and count P
 Medians of the repeats; ratios above 1 say that together is faster.
 """
 
-import argparse
+from __future__ import annotations
+
+import functools
 import itertools
 import statistics
 import time
@@ -19,6 +19,8 @@ from torch import nn
 
 from mtlsk import MultiTaskRegressor
 from mtlsk.estimators.together import fit_together
+from tests.benchmarks.report import Table, short
+from tests.benchmarks.targets import Target
 
 CASES = [
     (16, 64, 64),
@@ -32,6 +34,7 @@ CASES = [
     (4, 64, 256),
 ]
 N_TASKS = 7
+STEPS = 200
 
 
 def loop(weights, hidden, batch, X, y):
@@ -77,38 +80,53 @@ def regressor(hidden, batch, **params):
     )
 
 
-def main():
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hidden-layers", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=40)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+@functools.cache
+def measured(quick: bool) -> dict[tuple[int, int, int], dict[str, float]]:
+    """Return the median seconds of each way in each case (P, H, batch)."""
     rng = np.random.default_rng(0)
-    print("  P    H batch | ms a step together | loop   fit | with a rate each: loop")
-    for n_members, width, batch in CASES:
-        steps = max(4, options.steps * 256 // max(batch, 256) * 64 // max(width, 64))
+    found = {}
+    for n_members, width, batch in CASES[1:2] if quick else CASES:
+        steps = max(4, STEPS * 256 // max(batch, 256) * 64 // max(width, 64))
         X = rng.normal(size=(steps * batch, 21)).astype(np.float32)
         y = rng.normal(size=(steps * batch, N_TASKS)).astype(np.float32)
         weights = rng.dirichlet(np.ones(N_TASKS), n_members)
-        hidden = (width,) * options.hidden_layers
         times: dict[str, list[float]] = {}
-        for _ in range(options.repeats):
+        for _ in range(3 if quick else 7):
             for way in (loop, fit, together, together_with_rates):
                 begin = time.perf_counter()
-                way(weights, hidden, batch, X, y)
+                way(weights, (width,) * 3, batch, X, y)
                 share = n_members / 2 if way in (loop, fit) else 1
                 times.setdefault(way.__name__, []).append((time.perf_counter() - begin) * share)
-        t = {name: statistics.median(values) for name, values in times.items()}
-        ours = t["together"]
-        print(
-            f"{n_members:3d} {width:4d} {batch:5d} | {1e3 * ours / steps:18.2f} |"
-            f" {t['loop'] / ours:4.1f}  {t['fit'] / ours:4.1f} |"
-            f" {t['loop'] / t['together_with_rates']:4.1f}",
-            flush=True,
+        found[n_members, width, batch] = {k: statistics.median(v) for k, v in times.items()}
+    return found
+
+
+def tables(quick: bool) -> list[Table]:
+    """Return the table of speed-ups."""
+    rows = [
+        [
+            f"P{p} H{width} b{batch}",
+            short(t["loop"] / t["together"]),
+            short(t["fit"] / t["together"]),
+            short(t["loop"] / t["together_with_rates"]),
+        ]
+        for (p, width, batch), t in measured(quick).items()
+    ]
+    return [
+        Table(
+            "Many nets at once",
+            f"How many times faster P nets of three hidden layers ({N_TASKS} tasks) are trained "
+            "together than one by one, by a bare fused loop and by MultiTaskRegressor; in the last "
+            "column each has a learning rate of its own.",
+            ["", "over a bare loop", "over MultiTaskRegressor", "a rate each, over the loop"],
+            rows,
         )
+    ]
 
 
-if __name__ == "__main__":
-    main()
+def targets(quick: bool) -> list[Target]:
+    """Return the target of the sweep of 16."""
+    t = measured(quick)[16, 64, 256]
+    return [
+        Target("16 small nets (H64 b256) over one by one", 2.5, t["loop"] / t["together"], True)
+    ]
