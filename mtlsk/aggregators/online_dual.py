@@ -29,13 +29,13 @@ class OnlineDual:
     ----------
     dual_ : float64 tensor of shape (K,)
         The dual weights w, on the simplex; equal weights at first. Memory.
-    dual_scale_ : float64 tensor of shape ()
+    dual_scale_ : float, or float64 tensor of shape () on a device
         A slowly forgotten maximum of |progress|, which makes the step free of units. Memory.
     """
 
     active_: tuple[int, ...] | None
     dual_: Tensor
-    dual_scale_: Tensor
+    dual_scale_: Any
 
     @property
     def has_online_dual(self) -> bool:
@@ -60,9 +60,9 @@ class OnlineDual:
         known: Tensor | None = getattr(self, "dual_", None)
         if known is None:
             known = torch.zeros(0, dtype=torch.float64, device=device)
-            self.dual_scale_ = torch.zeros((), dtype=torch.float64, device=device)
+            self.dual_scale_ = 0.0
         if known.device.type != torch.device(device).type:
-            known, self.dual_scale_ = known.to(device), self.dual_scale_.to(device)
+            known = known.to(device)
         if len(known) < least:
             share = known.mean() if len(known) else known.new_ones(())
             known = torch.cat([known, share.expand(least - len(known))])
@@ -83,12 +83,13 @@ class OnlineDual:
         progress = progress.to(torch.float64)
         w = self.dual_weights(len(progress), progress.device)
         if progress.is_cuda:
-            self.dual_scale_ = torch.maximum(0.99 * self.dual_scale_, progress.abs().max())
+            last = torch.as_tensor(self.dual_scale_, dtype=torch.float64, device=progress.device)
+            self.dual_scale_ = torch.maximum(0.99 * last, progress.abs().max())
             moved = nearest_on_simplex(w - lr / (self.dual_scale_ + TINY) * progress)
         else:
             values = progress.tolist()
             scale = max(0.99 * float(self.dual_scale_), *map(abs, values))
-            self.dual_scale_ = torch.tensor(scale, dtype=torch.float64)
+            self.dual_scale_ = scale
             step = lr / (scale + TINY)
             pairs = zip(w.tolist(), values, strict=True)
             moved = torch.tensor(nearest([v - step * p for v, p in pairs]), dtype=torch.float64)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from mtlsk.autodiff import weighted_gradient
+from mtlsk.autodiff import gradient_over_outputs, weighted_gradient
 from mtlsk.engines.base import Engine, Forward, TaskGradients
 from mtlsk.engines.linear import add_gradient, gram_of_rows
 from mtlsk.linear_graph import LEAF, Columns, Layer, Unrecognised, read_node
@@ -40,9 +40,7 @@ class FeatureGradients(TaskGradients):
     def top(self) -> Tensor:
         """The gradient of sum_k L_k over the outputs, (n, W)."""
         assert self.forward is not None
-        return weighted_gradient(self.losses, torch.ones_like(self.losses), [self.forward.outputs])[
-            0
-        ]
+        return gradient_over_outputs(self.losses, self.forward.outputs)
 
     @cached_property
     def _gramian(self) -> Tensor:

@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mtlsk.autodiff import weighted_gradient
+from mtlsk.autodiff import gradient_over_outputs
 from mtlsk.engines.base import Forward, TaskGradients
 from mtlsk.linear_graph import Columns, Cotangent, Layer, LinearGraph, Workspace
 
@@ -113,8 +113,7 @@ class LinearGradients(TaskGradients):
     @cached_property
     def top(self) -> Tensor:
         """The gradient of sum_k L_k over the outputs, (n, W): column by column its task's own."""
-        ones = torch.ones_like(self.losses)
-        return weighted_gradient(self.losses, ones, [self.forward.outputs])[0]
+        return gradient_over_outputs(self.losses, self.forward.outputs)
 
     @cached_property
     def cotangents(self) -> list[Cotangent]:
