@@ -64,7 +64,8 @@ def gradient_over_outputs(losses: Tensor, outputs: Tensor) -> Tensor:
             gradient, node = found[place] if isinstance(found, tuple) else found, child
     if node is None or node is not outputs.grad_fn:
         return weighted_gradient(losses, torch.ones_like(losses), [outputs])[0]
-    return gradient
+    found_gradient: Tensor = gradient
+    return found_gradient
 
 
 CHAIN = 16
