@@ -114,6 +114,7 @@ class Descent:
         self._tasks: list[int] = []
         self._kept: tuple[list[int], Tensor, Tensor] | None = None  # (tasks, weights, of heads)
         self._by_hand = self._losses_only()
+        self._unchecked = False
         check_engine(self.engine, self.aggregator, self.own)
         self.changes: Mapping[str, Any] = {}
         if self.controller is not None:
@@ -212,7 +213,8 @@ class Descent:
         assert isinstance(self.engine, Online)
         losses = gradients.losses
         host = losses.detach().double()
-        if not host.is_cuda:
+        self._unchecked = host.is_cuda
+        if not self._unchecked:
             self._check_finite(host, None)
         kept = self._kept_weights()
         if kept is not None:
@@ -255,9 +257,12 @@ class Descent:
         return isinstance(self.engine, Online | Budget) and not self._by_hand
 
     def check_losses(self, losses: Sequence[float]) -> None:
-        """Raise DivergenceError for means (K,) of losses that are not finite (NaN: no label)."""
+        """Raise DivergenceError for an epoch's mean losses (K,), where no step looked at its own.
+
+        That is so for the online engine on a device: looking would make every step wait for it.
+        """
         for name, value in zip(self.task_names, losses, strict=False):
-            if math.isinf(value):
+            if self._unchecked and not math.isfinite(value):
                 raise DivergenceError(f"the loss of task {name!r} became {value}")
 
     def observe(self, losses_after: Tensor) -> None:

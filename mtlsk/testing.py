@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from sklearn.base import clone
 from torch import Tensor
 
-from mtlsk.aggregators import AGGREGATORS, Aggregator
+from mtlsk.aggregators import AGGREGATORS, Aggregator, OnlineDual
 from mtlsk.component import Component, describe
 from mtlsk.controllers import CONTROLLERS, Controller
 from mtlsk.descent import Descent
@@ -71,7 +72,8 @@ def check_aggregator(aggregator: Aggregator) -> None:
     Checked: clone, pickle and the config grammar; weights of shape (K,), float64 and finite on
     ordinary and hostile Gramians (K = 1, zero and duplicated rows, norm ratios of 1e3, |J| = 1e-8,
     all zero); inputs left as they were; the same answer again after reset and after a state round
-    trip; permuted tasks give permuted weights; a float32 Gramian is accepted.
+    trip; permuted tasks give permuted weights; a float32 Gramian is accepted; where there is an
+    online dual, :func:`check_online_dual`.
     """
     check_component(aggregator, AGGREGATORS)
     name = type(aggregator).__name__
@@ -107,6 +109,33 @@ def check_aggregator(aggregator: Aggregator) -> None:
             size = float(gramian.diagonal().max()) * float(weights.abs().max()) ** 2
             assert square <= 1e-10 * size, f"{where}: permuted tasks change the update"
         _call(clone(aggregator), gramian.float(), losses.float())
+    if isinstance(aggregator, OnlineDual) and aggregator.has_online_dual:
+        check_online_dual(aggregator)
+
+
+def check_online_dual(aggregator: OnlineDual) -> None:
+    """Raise AssertionError where the online dual of an aggregator breaks its contract.
+
+    Checked on ordinary and hostile Gramians: finite coefficients, the same from floats as from
+    tensors, and dual weights that stay on the simplex.
+    """
+    name = type(aggregator).__name__
+    for what, gramian in gramians():
+        where = f"{name} online on a Gramian: {what}"
+        live: Any = clone(aggregator)
+        for _ in range(3):
+            w = live.dual_weights(len(gramian))
+            w0 = torch.full_like(w, 1 / len(w))
+            s0, b, r = w0 @ gramian @ w0, w0 @ gramian @ w, w @ gramian @ w
+            mix = [float(x) for x in live.coefficients(float(s0), float(b), float(r))]
+            other = [float(x) for x in live.coefficients(s0, b, r)]
+            assert all(map(math.isfinite, mix)), f"{where}: coefficients {mix}"
+            close = all(abs(x - y) <= 1e-9 * (1 + abs(x)) for x, y in zip(mix, other, strict=True))
+            assert close, f"{where}: {mix} from floats, {other} from tensors"
+            moved = live.advance(gramian @ (mix[0] * w0 + mix[1] * w))
+            total = float(moved.sum())
+            inside = bool((moved >= 0).all()) and abs(total - 1) < 1e-9
+            assert inside, f"{where}: dual weights {moved.tolist()}"
 
 
 def _call(aggregator: Aggregator, gramian: Tensor, losses: Tensor) -> Tensor:

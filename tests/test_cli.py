@@ -33,6 +33,17 @@ def test_list_names_every_member_with_a_sentence(capsys, kind, names):
     assert sorted(found) == sorted(names)
 
 
+def test_list_engines_says_cost_error_and_the_rule_of_auto(capsys):
+    code, out, _ = run(capsys, "list", "engines")
+    assert code == 0
+    blocks = re.split(r"\n(?=\S)", out)
+    names = [block.split("\n")[0] for block in blocks]
+    assert names == ["auto", "budget", "exact", "features", "online"]
+    assert "cheapest exact route" in blocks[0]
+    assert all("cost: " in block and "error: " in block for block in blocks[1:])
+    assert all("every = 1" in block for block in blocks[1:])
+
+
 def test_init_prints_a_study_file_that_is_valid(capsys, tmp_path):
     table = pd.DataFrame(np.random.default_rng(0).normal(size=(50, 4)), columns=list("abcd"))
     table.rename(columns={"d": 'odd "name"'}).to_csv(tmp_path / "my table.csv", index=False)

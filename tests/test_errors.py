@@ -390,3 +390,52 @@ def test_a_wrong_parameter_set_on_a_fitted_net_is_said_by_partial_fit(fitted):
         with pytest.raises(ValueError, match=re.escape(repr(next(iter(wrong.values()))))) as caught:
             net.partial_fit(X, Y)
         one_line(caught)
+
+
+# engines
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"gramian": "oline"}, "unknown gramian 'oline' (did you mean 'Online'?); allowed: Budget"),
+        ({"gramian": {"evry": 2}}, "Exact has no parameter 'evry' (did you mean 'every'?)"),
+        ({"gramian": {"every": 0}}, "Exact: every=0 is not allowed; every must be an integer"),
+        ({"gramian": {"name": "budget", "rows": 0}}, "Budget: rows=0 is not allowed"),
+        ({"gramian": {"name": "online", "dual_lr": -1}}, "Online: dual_lr=-1 is not allowed"),
+        (
+            {"gramian": "online", "aggregator": {"name": "ConicGrad", "solver": "flip"}},
+            "gramian='online' cannot serve ConicGrad(solver='flip'), which has no online dual; "
+            "it can use: auto, budget, exact, features",
+        ),
+        (
+            {"gramian": "features", "aggregator": "MGDA", "module": torch.nn.Linear(3, 2)},
+            "gramian='features' needs a module with task parameters (heads) on top of shared "
+            "features, by shared_parameters() or task_parameters(k); this one can use: auto, "
+            "budget, exact, online",
+        ),
+    ],
+)
+def test_an_engine_that_does_not_fit_is_refused_before_a_fitted_net_is_touched(params, words):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((20, 3)), rng.standard_normal((20, 2))
+    net = MultiTaskRegressor((4,), "MGDA", max_epochs=1, random_state=0).fit(x, y)
+    before = net.predict(x)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        net.__class__(**{"hidden_layer_sizes": (64, 64), "max_epochs": 1, **params}).fit(x, y)
+    for name in params:
+        setattr(net, name, params[name])
+    net.hidden_layer_sizes = (64, 64)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        net.fit(x, y)
+    assert np.array_equal(net.predict(x), before)
+
+
+def test_an_aggregator_of_losses_takes_any_engine():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((20, 3)), rng.standard_normal((20, 2))
+    nets = [
+        MultiTaskRegressor((4,), gramian=g, max_epochs=2, random_state=0).fit(x, y).predict(x)
+        for g in ("auto", "online", "features", "budget")
+    ]
+    assert all(np.array_equal(nets[0], other) for other in nets[1:])
