@@ -130,21 +130,34 @@ class AutogradPair(Pair):
         whole = weighted_gradient(self.losses, w0, (*self.shared, *own))
         self.first, self.own = whole[: len(self.shared)], whole[len(self.shared) :]
         self.second = weighted_gradient(self.losses, w, self.shared)
-        pairs = zip(self.first, self.second, strict=True)
-        parts = side_by_side([torch.stack([a.reshape(-1), b.reshape(-1)]) for a, b in pairs])
+        if sum(g.numel() for g in self.first) > SMALL:
+            pairs = zip(self.first, self.second, strict=True)
+            parts = [torch.stack([a.reshape(-1), b.reshape(-1)]) for a, b in pairs]
+        else:
+            halves = (self.first, self.second) if self.first else ()
+            rows = [torch.cat([g.reshape(-1) for g in half]) for half in halves]
+            parts = [torch.stack(rows)] if rows else []
         self.gram2 = gram_of_parts(parts, self.losses)
         self.value = w0.to(self.losses) @ self.losses.detach()
 
     def along(self, alpha: Any, beta: Any) -> tuple[Tensor, ...]:
         """Return d = alpha g_0 + beta g_w."""
-        pairs = zip(self.first, self.second, strict=True)
-        # a gradient of autograd's may be shared between parameters: not changed in place
-        self.direction = tuple(mix_(a.clone(), b, alpha, beta) for a, b in pairs)
         self.slope = self.gram2[0, 0] * alpha + self.gram2[0, 1] * beta  # of the mean loss
+        self.direction: tuple[Tensor, ...] = ()
+        if not self.first:
+            return self.direction
+        mixed = torch._foreach_mul(self.first, alpha)
+        if isinstance(beta, Tensor):
+            torch._foreach_add_(mixed, torch._foreach_mul(self.second, beta))
+        else:
+            torch._foreach_add_(mixed, self.second, alpha=beta)
+        self.direction = tuple(mixed)
         return self.direction
 
     def progress(self) -> Tensor:
         """Return J d."""
+        if not self.shared:
+            return torch.zeros_like(self.losses, dtype=torch.float64)
         if self.again is None:
             return progress_by_double_backward(self.losses, self.direction, self.shared).double()
         return progress_by_difference(
@@ -170,9 +183,10 @@ def progress_by_difference(
     t = STRIDE * value.double().abs() / slope.abs().clamp_min(tiny)
     t = torch.where(t.isfinite() & (t > 0), t, torch.ones_like(t))
     kept = [p.data for p in parameters]
+    way = torch._foreach_mul(list(direction), -t if t.is_cuda else -float(t))
     try:
-        for p, d in zip(parameters, direction, strict=True):
-            p.data = p.data - t.to(d) * d
+        for p, moved in zip(parameters, torch._foreach_add(kept, way), strict=True):
+            p.data = moved
         with torch.no_grad():
             after, _ = again(None)
     finally:
