@@ -115,6 +115,8 @@ def progress_by_double_backward(
     direction : sequence of P tensors, d
     parameters : sequence of P tensors
     """
+    if not parameters or not losses.requires_grad:
+        return torch.zeros_like(losses)
     v = torch.ones_like(losses, requires_grad=True)
     with torch.enable_grad():
         rows = torch.autograd.grad(

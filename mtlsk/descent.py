@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mtlsk.aggregators import AGGREGATORS, Aggregator, OnlineDual
+from mtlsk.aggregators.online_dual import functions
 from mtlsk.autodiff import weighted_gradient
 from mtlsk.component import shown
 from mtlsk.controllers import CONTROLLERS, Controller
@@ -232,7 +233,10 @@ class Descent:
         (s0, b), (_, r) = pair.gram2 if host.is_cuda else pair.gram2.tolist()
         alpha, beta = dual.coefficients(s0, b, r)
         if self.update_norm == "mean":
-            scale = (s0 / (alpha**2 * s0 + 2 * alpha * beta * b + beta**2 * r + 1e-300)) ** 0.5
+            f = functions(s0)
+            square = alpha**2 * s0 + 2 * alpha * beta * b + beta**2 * r
+            there = (square > 1e-28 * s0) & (s0 > 0)  # a length to make longer, and one to take
+            scale = f.where(there, f.sqrt(abs(s0 / (square + 1e-300))), 1.0)
             alpha, beta = alpha * scale, beta * scale
         direction = pair.along(alpha, beta)
         dual.advance(mapped(p, pair.progress()), self.engine.dual_lr)

@@ -15,7 +15,6 @@ from torch.func import functional_call, jacrev
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mtlsk import linear_graph
 from mtlsk.autodiff import task_jacobian, weighted_gradient
 from mtlsk.descent import Descent
 from mtlsk.engines import ENGINES, Budget, Exact, Features, Forward, build_engine
@@ -26,6 +25,7 @@ from mtlsk.engines.exact import AutogradGradients
 from mtlsk.engines.linear import LinearGradients
 from mtlsk.engines.one_label import OneLabelGradients
 from mtlsk.linear_graph import Columns
+from mtlsk.linear_graph import workspace as workspace_module
 from mtlsk.modules import HardSharing
 
 
@@ -288,7 +288,7 @@ def test_the_primitives():
 
 # ---- with what is known of the forward pass
 
-OTHERWISE = "the losses depend on the shared parameters in another way"
+OTHERWISE = "in another way than through the outputs"
 EXACT = {
     "auto": "auto",
     "linear": {"name": "Exact", "route": "linear"},
@@ -375,15 +375,16 @@ CHECKS = (
 
 
 def check_all(gradients, jacobian, own=((), ()), order=1):
-    """Ask for everything twice, in this order of the checks or the other one."""
-    for check in (*CHECKS, *CHECKS)[::order]:
-        check(gradients, jacobian, own)
+    """Ask for everything twice, in this order of the checks or, as in a step, the other one."""
+    with torch.set_grad_enabled(order > 0):
+        for check in (*CHECKS, *CHECKS)[::order]:
+            check(gradients, jacobian, own)
 
 
 @pytest.fixture
 def tiny(monkeypatch):
     """Let memory be used again and sums be made in blocks, however few the numbers are."""
-    monkeypatch.setattr(linear_graph, "FRESH", 1)
+    monkeypatch.setattr(workspace_module, "FRESH", 1)
     monkeypatch.setattr(linear_module, "HELD", 23)
     monkeypatch.setattr(linear_module, "BLOCK", 4)
 
@@ -535,7 +536,9 @@ def test_own_parameters_that_act_beside_the_outputs_are_trained(spec):
     live = Descent(module, optimizer, "MGDA", n_tasks=W, gramian=spec)
     losses, forward = forwarded(module, numbers(9, D), numbers(9, W), "one-column-each")
     losses = torch.exp(-module.log_scale) * losses + module.log_scale
-    expected = weighted_gradient(losses, torch.full((W,), 1 / W), [module.log_scale])[0]
+    expected = weighted_gradient(
+        losses, torch.full((W,), 1 / W, dtype=torch.float64), [module.log_scale]
+    )[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whether it says so is not the point
         live.backward(losses, None, forward)
@@ -583,19 +586,18 @@ def test_rows_with_one_label(tiny, spec, columns, n, name):
 
 
 def test_each_way_to_the_gramian_of_rows_with_one_label(monkeypatch):
-    ways = []
-    original = OneLabelGradients._segments.func
-    watched = functools.cached_property(lambda self: ways.append("by task") or original(self))
-    watched.__set_name__(OneLabelGradients, "_segments")
-    monkeypatch.setattr(OneLabelGradients, "_segments", watched)
+    ways, original = [], OneLabelGradients._by_task
+    monkeypatch.setattr(
+        OneLabelGradients, "_by_task", lambda self, *args: ways.append(1) or original(self, *args)
+    )
     module = made(HAND["mlp-gelu"])
-    for n, columns, expected in ((5, "unequal-widths", 0), (400, "unequal-widths", 1)):
+    for n, columns, expected in ((5, "unequal-widths", False), (400, "unequal-widths", True)):
         ways.clear()
         task, outputs = one_label(n, 3), module(numbers(n, D))
         losses = one_label_losses(outputs, numbers(n, W), SLICES[columns], task)
         forward = Forward(outputs, Columns(SLICES[columns], W), task.clamp_min(0))
         build_engine("auto").differentiate(losses, trainable(module), forward).gramian()
-        assert len(ways) == expected
+        assert bool(ways) == expected
 
 
 def test_rows_with_one_label_of_some_tasks(tiny):
@@ -790,17 +792,64 @@ def test_the_gramian_over_the_features(name, columns):
     z = module.features(x).detach().requires_grad_()
     over = AutogradGradients(task_losses(module.outputs(z), y, SLICES[columns]), [z]).gramian()
     jacobian = AutogradGradients(losses, (*shared, *own)).jacobian
-    for about in (forward, None):  # by the formula where there is one, and by the edges
-        gradients = Features().differentiate(losses, shared, about, own)
-        for _ in range(2):
-            close(gradients.gramian(), over)
-            for check in (check_combine, check_combine_by_tensor):
-                check(gradients, jacobian[: len(shared)], None)
-            check_own(gradients, jacobian, (own, jacobian[len(shared) :]))
-        w = numbers(len(losses))
-        close(gradients.products(w), over @ w)
+    # by the formula where there is one, and by the edges; alone, and as in a step
+    for about, alone in ((forward, True), (None, True), (forward, False), (None, False)):
+        with torch.set_grad_enabled(alone):
+            gradients = Features().differentiate(losses, shared, about, own)
+            for _ in range(2):
+                close(gradients.gramian(), over)
+                for check in (check_combine, check_combine_by_tensor):
+                    check(gradients, jacobian[: len(shared)], None)
+                check_own(gradients, jacobian, (own, jacobian[len(shared) :]))
+            w = numbers(len(losses))
+            close(gradients.products(w), over @ w)
         with pytest.raises(NotImplementedError, match="gramian='features' knows no"):
             gradients.block_norms()
+
+
+class TwoTrunks(nn.Module):
+    """Heads that read one or the other of two features."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(D, 3), nn.Linear(D, 2)
+        self.first, self.last = nn.Linear(3, 3), nn.Linear(2, 4)
+
+    def outputs(self, za, zb):
+        return torch.cat([self.first(za), self.last(zb)], 1)
+
+    def forward(self, x):
+        return self.outputs(torch.tanh(self.a(x)), torch.sigmoid(self.b(x)))
+
+
+def test_heads_may_read_several_features():
+    module, x, y = made(TwoTrunks), numbers(9, D), numbers(9, W)
+    shared = [*module.a.parameters(), *module.b.parameters()]
+    own = [*module.first.parameters(), *module.last.parameters()]
+    features = torch.tanh(module.a(x)), torch.sigmoid(module.b(x))
+    z = [f.detach().requires_grad_() for f in features]
+    over = task_losses(module.outputs(*z), y, SLICES["one-column-each"])
+    over = AutogradGradients(over, z).gramian()
+    losses, forward = forwarded(module, x, y, "one-column-each")
+    with torch.no_grad():
+        close(Features().differentiate(losses, shared, forward, own).gramian(), over)
+
+
+@pytest.mark.parametrize("before", [nn.ReLU, nn.Identity, lambda: nn.Dropout(0.5)])
+def test_what_heads_do_before_their_first_layer_hides_no_conflict(before):
+    module = made(lambda: Heads(lambda width: nn.Sequential(before(), nn.Linear(5, width))))
+    x, y = numbers(9, D), numbers(9, W)
+    features = []
+    module.trunk.register_forward_hook(lambda _, __, z: features.append(z))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        losses, forward = forwarded(module, x, y, "unequal-widths")
+    over = AutogradGradients(losses, features).gramian()
+    assert float((over - torch.diag(over.diagonal())).abs().max()) > 1e-3
+    own = [*module.heads.parameters(), *module.spare.parameters()]
+    gradients = Features().differentiate(losses, list(module.trunk.parameters()), forward, own)
+    with torch.no_grad():
+        close(gradients.gramian(), over)
 
 
 @pytest.mark.parametrize(("name", "formula"), [("fused", True), ("fused-and-skip", False)])
@@ -935,22 +984,23 @@ def cost(counts):
 @pytest.mark.parametrize(
     ("make", "gramian", "expected"),
     [
-        # passes to the parameters, through the losses alone, forward passes, transfers
+        # passes to the parameters, through the losses alone (at most), forward passes, transfers
         (linear, "auto", lambda k: (0, 1, 1, 1)),
         (linear, "online", lambda k: (0, 1, 1, 0)),
         (linear, "budget", lambda k: (0, 1, 1, 1)),
-        (linear, "features", lambda k: (2, 1, 1, 1)),
+        (linear, "features", lambda k: (1, 1, 1, 1)),
         (linear, {"name": "Exact", "route": "autograd"}, lambda k: (k + 1, 0, 1, 1)),
         (convolutional, "auto", lambda k: (k + 1, 0, 1, 1)),
         (convolutional, "online", lambda k: (2, 0, 2, 0)),
-        (convolutional, {"name": "Budget", "rows": 9}, lambda k: (k + 2, 0, 2, 1)),
-        (convolutional, "features", lambda k: (2, 1, 1, 1)),
+        (convolutional, {"name": "Budget", "rows": 9}, lambda k: (3, 0, 2, 1)),  # all tasks in one
+        (convolutional, "features", lambda k: (1, 1, 1, 1)),
     ],
     ids=lambda p: str(getattr(p, "__name__", p)).replace("<lambda>", "-"),
 )
 def test_passes_and_transfers_of_a_step(counts, make, gramian, expected, n_tasks):
     stepped(counts, make, n_tasks, gramian)
-    assert cost(counts) == expected(n_tasks)
+    net, losses, forwards, transfers = expected(n_tasks)
+    assert cost(counts) in ((net, losses, forwards, transfers), (net, 0, forwards, transfers))
     assert counts.rows[0] == 50
     if isinstance(gramian, dict) and gramian["name"] == "Budget":
         assert counts.rows[1:] == [9]
@@ -1006,7 +1056,7 @@ def test_weights_are_computed_in_every_fourth_step(counts, make, engine):
         assert counts.transfers == 8  # of losses and, twice, of the Gramian
     passes = counts.passes["net"]
     if make is linear:
-        assert passes == (2 * 8 if engine == "features" else 0)
+        assert passes == (8 if engine == "features" else 0)
     elif engine == "exact":
         assert passes == 2 * (5 + 1) + 6 * 2
     elif engine == "online":
@@ -1083,13 +1133,13 @@ def test_the_memory_of_an_online_step_by_hand_does_not_grow_with_the_tasks(n):
     assert many <= max(expected, 2 * n * 40, 2 * 40 * 14)
 
 
-@pytest.mark.parametrize("n", [8, 100])
-def test_the_exact_gramian_by_hand_never_holds_the_jacobian(monkeypatch, n):
+@pytest.mark.parametrize("n", [4, 100])
+def test_the_exact_gramian_by_hand_never_holds_the_jacobian_where_that_is_large(monkeypatch, n):
     monkeypatch.setattr(linear_module, "HELD", 40 * 14)
+    jacobian = 40 * 12 * 14  # of the widest layer
     sizes = sizes_of_a_step("auto", 40, n)
-    n_parameters = D * 12 + 12 + 12 * 14 + 14
     # the cotangents of the widest layer, and the products of those of each row
     assert max(sizes) <= n * 40 * max(14, 40)
-    assert not sizes & {40 * n_parameters, 40 * 12 * 14, 40 * D * 12}
-    held = sizes_of_a_step({"name": "Exact", "route": "autograd"}, 40, n)
-    assert 40 * 12 * 14 in held  # what is looked for would be seen
+    assert (jacobian in sizes) <= (n * 40 * 14 > jacobian)
+    # what is looked for would be seen
+    assert jacobian in sizes_of_a_step({"name": "Exact", "route": "autograd"}, 40, n)

@@ -58,3 +58,32 @@ def test_readme_tells_what_the_sarcos_report_found():
     won = page.split("\n\n")[1].startswith("Scalarization wins")
     assert won == ("linear scalarization with searched weights won at 12 trials each" in readme)
     assert "trials wanted: search 12, scalarization 12" in page
+
+
+def test_the_study_of_engines_runs_in_its_quick_mode(tmp_path):
+    script = ROOT / "studies" / "engines.py"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script), "--quick", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "report.md").read_text()
+    assert "nan" not in page
+    for engine in ("mean gradient", "budget", "features", "online", "exact, every 10th"):
+        cosines = re.findall(rf"\| ConicGrad \| {engine} \| ([-.\d]+)", page)
+        assert len(cosines) == 1
+        assert 0.3 < float(cosines[0]) <= 1  # an estimate, but no other direction
+
+
+def test_the_readme_quotes_the_study_of_engines_and_the_benchmarks():
+    readme = (ROOT / "README.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)`[^|]*\|[^|]*\| [^|]*\| (.*) \|$", readme, flags=re.M))
+    page = (ROOT / "studies" / "engines" / "report.md").read_text()
+    table = page.split("## sarcos: one update")[1].split("## ")[0]
+    for engine in ("budget", "features", "online"):
+        found = re.search(rf"\| ConicGrad \| {engine} \|(.*)\|", table).group(1).split("|")
+        cosine, progress = found[2].split()[0], found[3].split()
+        share = f"{float(progress[0]) / float(progress[2]):.0%}".replace("%", " %")
+        assert rows[engine].startswith(f"{float(cosine):.2f}, {share}"), engine

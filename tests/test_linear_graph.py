@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from mtlsk import linear_graph
 from mtlsk.engines.linear import layer_gramian
 from mtlsk.linear_graph import Columns, LinearGraph, Unrecognised, Workspace
+from mtlsk.linear_graph import workspace as workspace_module
 from mtlsk.modules import ACTIVATIONS, HardSharing
 
 D, W = 6, 7  # features and outputs of all modules here
@@ -41,9 +41,41 @@ class Residual(nn.Module):
 
     def forward(self, x):
         h = torch.tanh(self.a(x))
-        h = h + torch.relu(self.b(h))
+        z = self.b(h)
+        h = h + torch.relu(z) + z  # z itself, and what is made of it
         h = self.c(h) + h + torch.sigmoid(h)
         return self.head(h) + self.skip(x)
+
+
+class Beside(nn.Module):
+    """Heads side by side on a trunk whose features are put together from two branches, too."""
+
+    def __init__(self, widths=(1,) * W, deep=False):
+        super().__init__()
+        self.a, self.b = nn.Linear(D, 3), nn.Linear(D, 2)
+
+        def head(width):
+            return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, width))
+
+        self.heads = nn.ModuleList([head(w) if deep else nn.Linear(5, w) for w in widths])
+
+    def forward(self, x):
+        h = torch.cat([torch.tanh(self.a(x)), self.b(x)], 1)
+        return torch.cat([head(h) for head in self.heads], -1)
+
+
+class Nested(nn.Module):
+    """What stands side by side is summed, bent, used again and put side by side again."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(D, 2), nn.Linear(D, 1), nn.Linear(D, 3)
+        self.last = nn.Linear(3, 4)
+
+    def forward(self, x):
+        pair = torch.cat([self.a(x), self.b(x)], 1)
+        bent = torch.sigmoid(pair + self.c(x)) + pair
+        return torch.cat([torch.relu(self.last(bent)), bent], 1)
 
 
 class Constants(nn.Module):
@@ -96,6 +128,10 @@ HAND = {
     "in-place": lambda: nn.Sequential(nn.Linear(D, 5), nn.ReLU(inplace=True), nn.Linear(5, W)),
     "outputs-bent": lambda: nn.Sequential(mlp(), nn.Softplus()),
     "residual": Residual,
+    "heads-side-by-side": Beside,
+    "heads-of-some-columns": lambda: Beside((2, 3, 2)),
+    "deep-heads": lambda: Beside((2, 3, 2), deep=True),
+    "nested": Nested,
     "constants": Constants,
     "projection": Projected,
     "wide": lambda: nn.Sequential(nn.Linear(D, 40), nn.SiLU(), nn.Linear(40, W)),
@@ -228,6 +264,18 @@ class Scaled(nn.Module):
         return torch.add(self.a(x), self.b(x), alpha=2)
 
 
+class Stacked(nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.a, self.b, self.how = nn.Linear(D, W), nn.Linear(D, 5), how
+
+    def forward(self, x):
+        if self.how == "beside a constant":
+            return torch.cat([self.b(x), x[:, :2]], 1)
+        half = len(x) // 2
+        return torch.cat([self.a(x[:half]), nn.functional.pad(self.b(x[half:]), (0, 2))])
+
+
 def conv():
     return nn.Sequential(
         nn.Unflatten(1, (1, 2, 3)), nn.Conv2d(1, 4, 2), nn.SiLU(), nn.Flatten(), nn.Linear(8, W)
@@ -269,6 +317,8 @@ FALLBACK = {
     "mixed-rows": MixedRows,
     "not-transposed": NotTransposed,
     "scaled-sum": Scaled,
+    "beside-a-constant": lambda: Stacked("beside a constant"),
+    "one-below-the-other": lambda: Stacked("one below the other"),
 }
 """Modules (n, D) -> (n, W) that are not."""
 
@@ -297,21 +347,26 @@ def close(a, b, **tolerance):
 @pytest.fixture(params=HAND, ids=str)
 def read(request, monkeypatch):
     """Return a module, its outputs and their graph; all memory is used again."""
-    monkeypatch.setattr(linear_graph, "FRESH", 1)
+    monkeypatch.setattr(workspace_module, "FRESH", 1)
     module = made(HAND[request.param])
     outputs = module(numbers(9, D))
     return module, outputs, LinearGraph(outputs)
 
 
 def gradients_of(graph, cotangents, parameters):
-    """Return for each parameter D^T A or D^T 1 of cotangents (n, R, q), shape (R, numel)."""
+    """Return for each parameter D^T A or D^T 1 of cotangents D (n, R, q), shape (R, numel)."""
     found = {}
-    for d, layer in zip(cotangents, graph.layers, strict=True):
+    for c, layer in zip(cotangents, graph.layers, strict=True):
+        d = c if isinstance(c, torch.Tensor) else c.value
         if layer.weight is not None:
             found[id(layer.weight)] = torch.einsum("nrq,np->rqp", d, layer.input).flatten(1)
         if layer.bias is not None:
             found[id(layer.bias)] = d.sum(0)
     return [found[id(p)] for p in parameters]
+
+
+def places(top_layers):
+    return [(id(layer.weight), first) for layer, first in top_layers]
 
 
 def expected_gradients(outputs, tops, parameters):
@@ -382,7 +437,7 @@ def test_an_outline_fits_another_pass(read):
     directions = {id(p): numbers(*p.shape) for p in parameters}
     close(found.tangent(directions), LinearGraph(outputs).tangent(directions))
     assert found.signature == graph.signature
-    assert [id(x.weight) for x in found.top_layers] == [id(x.weight) for x in graph.top_layers]
+    assert places(found.top_layers) == places(graph.top_layers)
 
 
 def test_an_outline_keeps_no_pass_alive():
@@ -486,11 +541,24 @@ SLICES = {
 }
 
 
-def spread(top, slices):
-    """Return one cotangent (n, K, W) a task: zero outside its own columns."""
+def spread(top, slices, first=0):
+    """Return one cotangent (n, K, q) a task of (n, q), columns from ``first`` on: 0 but its own."""
     full = top.new_zeros(len(top), len(slices), top.shape[1])
     for k, c in enumerate(slices):
-        full[:, k, c] = top[:, c]
+        for column in range(c.start, c.stop):
+            if 0 <= column - first < top.shape[1]:
+                full[:, k, column - first] = top[:, column - first]
+    return full
+
+
+def of_all_tasks(c, slices):
+    """Return the cotangents (n, K, q) of all tasks that a compact one stands for."""
+    if c.value.ndim == 3:
+        return c.value
+    if c.task < 0:
+        return spread(c.value, slices, c.first)
+    full = c.value.new_zeros(len(c.value), len(slices), c.value.shape[1])
+    full[:, c.task] = c.value
     return full
 
 
@@ -502,8 +570,7 @@ def test_cotangents_of_tasks_that_share_a_matrix(read, slices):
     tops = spread(numbers(9, W), slices)
     shared = tops.sum(1)
     for _ in range(2):
-        found = graph.cotangents(shared, columns)
-        whole = [d if d.ndim == 3 else spread(d, slices) for d in found]
+        whole = [of_all_tasks(c, slices) for c in graph.cotangents(shared, columns)]
         mine = gradients_of(graph, whole, parameters)
         for a, b in zip(mine, expected_gradients(outputs, tops, parameters), strict=True):
             close(a, b)
@@ -515,16 +582,29 @@ def test_layers_with_nothing_linear_above_share_one_matrix():
     graph = LinearGraph(module(numbers(9, D)))
     columns = Columns(SLICES["one-column-each"], W)
     shapes = {}
-    for d, layer in zip(graph.cotangents(numbers(9, W), columns), graph.layers, strict=True):
-        shapes[id(layer.weight)] = tuple(d.shape)
+    for c, layer in zip(graph.cotangents(numbers(9, W), columns), graph.layers, strict=True):
+        shapes[id(layer.weight)] = tuple(c.value.shape)
     assert shapes[id(module.head.weight)] == shapes[id(module.skip.weight)] == (9, W)
     assert shapes[id(module.trunk[0].weight)] == (9, W, 5)
-    assert {id(layer.weight) for layer in graph.top_layers} == {
-        id(module.head.weight),
-        id(module.skip.weight),
+
+
+def test_the_layers_on_top():
+    def on_top(module):
+        names = {id(p): n for n, p in module.named_parameters()}
+        graph = LinearGraph(module(numbers(9, D)))
+        return {(names[id(layer.weight)], first) for layer, first in graph.top_layers}
+
+    assert on_top(made(lambda: Trunk(hidden_layer_sizes=(5,), skip=True))) == {
+        ("head.weight", 0),
+        ("skip.weight", 0),
     }
-    bent = made(lambda: nn.Sequential(mlp(), nn.Softplus()))
-    assert LinearGraph(bent(numbers(9, D))).top_layers == []
+    assert on_top(made(lambda: nn.Sequential(mlp(), nn.Softplus()))) == set()
+    assert on_top(made(lambda: Beside((2, 3, 2)))) == {
+        *(("heads.0.weight", 0), ("heads.1.weight", 2), ("heads.2.weight", 5))
+    }
+    assert on_top(made(lambda: Beside((2, 3, 2), deep=True))) == {
+        *(("heads.0.2.weight", 0), ("heads.1.2.weight", 2), ("heads.2.2.weight", 5))
+    }
 
 
 def test_some_rows_are_the_graph_of_these_rows(read):
@@ -535,28 +615,34 @@ def test_some_rows_are_the_graph_of_these_rows(read):
     mine = gradients_of(part, part.cotangents(tops), trainable(module))
     for a, b in zip(mine, expected_gradients(outputs, tops, trainable(module)), strict=True):
         close(a, b)
-    assert [id(x.weight) for x in part.top_layers] == [id(x.weight) for x in graph.top_layers]
+    assert places(part.top_layers) == places(graph.top_layers)
 
 
 def test_what_has_another_name_is_not_overwritten(monkeypatch):
-    monkeypatch.setattr(linear_graph, "FRESH", 1)
+    monkeypatch.setattr(workspace_module, "FRESH", 1)
     graph = LinearGraph(made(mlp)(numbers(9, D)))
     first = graph.cotangents(numbers(9, 3, W), name="first")
-    kept = [d.clone() for d in first]
+    kept = [c.value.clone() for c in first]
     graph.cotangents(numbers(9, 3, W, seed=2), name="second")
-    assert all(torch.equal(a, b) for a, b in zip(first, kept, strict=True))
+    assert all(torch.equal(c.value, k) for c, k in zip(first, kept, strict=True))
 
 
 # what goes up
 
 
+@pytest.mark.parametrize("n", [1, 9])
 @pytest.mark.parametrize("some", [False, True], ids=["all-move", "some-move"])
-def test_the_tangent_is_that_of_forward_mode(read, some):
-    module, outputs, graph = read
+def test_the_tangent_is_that_of_forward_mode(read, some, n):
+    module, _, _ = read
+    outputs = module(numbers(n, D))
     moving = trainable(module)[:: 2 if some else 1]
     directions = [numbers(*p.shape, seed=i) for i, p in enumerate(moving)]
-    tangent = graph.tangent({id(p): d for p, d in zip(moving, directions, strict=True)})
-    tops = numbers(9, 4, W)
+    before = [d.clone() for d in directions]
+    tangent = LinearGraph(outputs).tangent(
+        {id(p): d for p, d in zip(moving, directions, strict=True)}
+    )
+    assert all(torch.equal(d, b) for d, b in zip(directions, before, strict=True))
+    tops = numbers(n, 4, W)
     rows = [
         sum(
             (g * d).sum()
@@ -584,7 +670,7 @@ def test_nothing_moves_where_no_parameter_does(read):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("weight", [False, True])
 def test_both_sides_of_a_layer_s_gramian(monkeypatch, n, bias, weight):
-    monkeypatch.setattr(linear_graph, "FRESH", 1)
+    monkeypatch.setattr(workspace_module, "FRESH", 1)
     d, a = numbers(n, 3, 5), numbers(n, 4, seed=2)
     j = torch.einsum("nkq,np->kqp", d, a).flatten(1) if weight else numbers(3, 0)
     expected = j @ j.T + (d.sum(0) @ d.sum(0).T if bias else 0)
@@ -618,7 +704,7 @@ def test_columns_spread_and_sum(slices):
 
 def test_memory_is_used_again():
     workspace, like = Workspace(), torch.zeros(1)
-    large = linear_graph.FRESH * 2
+    large = workspace_module.FRESH * 2
     first = workspace.empty("a", (2, large // 2), like)
     smaller = workspace.empty("a", (large // 2,), like)
     other = workspace.empty("b", (large,), like)

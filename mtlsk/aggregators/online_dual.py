@@ -81,6 +81,9 @@ class OnlineDual:
         share what they had together.
         """
         progress = progress.to(torch.float64)
+        if progress.is_cuda or not math.isfinite(float(progress.sum())):
+            # a loss that overflows ahead says nothing about where to go
+            progress = torch.where(progress.isfinite(), progress, 0.0)
         w = self.dual_weights(len(progress), progress.device)
         if progress.is_cuda:
             last = torch.as_tensor(self.dual_scale_, dtype=torch.float64, device=progress.device)

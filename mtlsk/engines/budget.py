@@ -110,7 +110,7 @@ class Budget(Engine):
         n = len(forward.outputs)
         m = budget_rows(n, len(losses)) if self.rows is None else min(self.rows, n)
         rows = slice(0, m * (n // m), n // m) if m < n else None
-        graph = Reader.of(self).read(losses, shared, forward)
+        graph = Reader.of(self).read(losses, shared, own, forward)
         if graph is not None and forward.task_of_row is not None:
             return OneLabelGradients(losses, shared, forward, graph)
         if graph is not None:

@@ -105,7 +105,9 @@ class Exact(Engine):
         own: Sequence[Tensor] = (),
     ) -> TaskGradients:
         """Return the task gradients, computed when asked for."""
-        graph = None if self.route == "autograd" else Reader.of(self).read(losses, shared, forward)
+        graph = (
+            None if self.route == "autograd" else Reader.of(self).read(losses, shared, own, forward)
+        )
         if graph is None or forward is None:
             return AutogradGradients(losses, shared)
         if forward.task_of_row is not None and self.route == "auto":

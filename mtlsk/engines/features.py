@@ -49,9 +49,14 @@ class FeatureGradients(TaskGradients):
             return by_task((r.T @ r).double() * (w @ w.T).double(), self.forward.columns)
         edges = features_below(self.losses, self.own)
         rows = []
-        for k in range(len(self.losses)):
+        for one in torch.eye(len(self.losses), dtype=self.losses.dtype, device=self.losses.device):
             over = torch.autograd.grad(
-                self.losses[k], edges, retain_graph=True, allow_unused=True, materialize_grads=True
+                self.losses,
+                edges,
+                grad_outputs=one,
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
             )
             rows.append(torch.cat([g.reshape(-1) for g in over]))
         return gram_of_rows(torch.stack(rows))
@@ -95,7 +100,7 @@ def fused_head(outputs: Tensor, own: Sequence[Tensor]) -> Layer | None:
         return None
     held = {id(layer.weight), id(layer.bias)} if layer is not None else set()
     alone = layer is not None and layer.weight is not None and layer.matrix is not None
-    return layer if alone and all(id(p) in held for p in own) else None
+    return layer if alone and own and all(id(p) in held for p in own) else None
 
 
 def by_task(products: Tensor, columns: Columns) -> Tensor:
@@ -153,7 +158,29 @@ def features_below(losses: Tensor, own: Sequence[Tensor]) -> list[GradientEdge]:
             "task_parameters(k) of the module) on top of features that all tasks share; use "
             "gramian='auto', 'budget' or 'online'"
         )
-    return [GradientEdge(child, place) for child, place in edges]
+    return [GradientEdge(child, place) for child, place in met(edges)]
+
+
+def met(edges: set[tuple[Any, int]]) -> set[tuple[Any, int]]:
+    """Return where the ways down from several edges meet first, the edges if they do not.
+
+    Heads may act on the features before their first layer, each by nodes of its own: what they
+    share is below.
+    """
+    if len(edges) < 2:
+        return edges
+    ways = []
+    for edge in edges:
+        way = [edge]
+        while True:
+            below = [(f, i) for f, i in way[-1][0].next_functions if f is not None]
+            if len(below) != 1 or below[0][0].name() == LEAF:
+                break
+            way.append(below[0])
+        ways.append(way)
+    common = set(ways[0]).intersection(*ways[1:])
+    first = next((edge for edge in ways[0] if edge in common), None)
+    return edges if first is None else {first}
 
 
 class Features(Engine):

@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mtlsk.autodiff import gradient_over_outputs
+from mtlsk.autodiff import gradient_over_outputs, weighted_gradient
 from mtlsk.engines.base import Forward, TaskGradients
 from mtlsk.linear_graph import Columns, Cotangent, Layer, LinearGraph, Workspace
 
@@ -229,7 +229,15 @@ class LinearGradients(TaskGradients):
             add_gradient(found, layer, top, first)
         if all(id(p) in found for p in own):
             return tuple(found[id(p)] for p in own)
-        return self._gradient(own, weights)
+        known = {id(p) for layer in self.graph.layers for p in (layer.weight, layer.bias)}
+        below = [p for p in own if id(p) in known and id(p) not in found]
+        beside = [p for p in own if id(p) not in known]  # in the losses, or nowhere
+        pairs = [
+            *zip(below, self._gradient(below, weights) if below else (), strict=True),
+            *zip(beside, weighted_gradient(self.losses, weights, beside), strict=True),
+        ]
+        found |= {id(p): gradient for p, gradient in pairs}
+        return tuple(found[id(p)] for p in own)
 
     def _gradient(self, parameters: Sequence[Tensor], weights: Tensor) -> tuple[Tensor, ...]:
         """Return the gradient of w'L over some parameters of the graph."""

@@ -62,9 +62,10 @@ class LinearPair(Pair):
                 blocks[id(layer.weight)] = rows.view(d.shape[1], -1)
             if layer.bias is not None:
                 blocks[id(layer.bias)] = d.sum(0)
-        self.own = tuple(
-            blocks[id(p)][0].view(p.shape) if id(p) in blocks else torch.zeros_like(p) for p in own
-        )
+        if all(id(p) in blocks for p in own):
+            self.own = tuple(blocks[id(p)][0].view(p.shape) for p in own)
+        else:
+            self.own = gradients.combine_own(w0, own)
         self.moving = [p for p in gradients.shared if id(p) in blocks]
         self.parts = side_by_side([blocks[id(p)] for p in self.moving])
         self.gram2 = gram_of_parts(self.parts, self.top)
@@ -142,7 +143,10 @@ class AutogradPair(Pair):
 
     def along(self, alpha: Any, beta: Any) -> tuple[Tensor, ...]:
         """Return d = alpha g_0 + beta g_w."""
-        self.slope = self.gram2[0, 0] * alpha + self.gram2[0, 1] * beta  # of the mean loss
+        (s0, b), (_, r) = self.gram2
+        square = alpha**2 * s0 + 2 * alpha * beta * b + beta**2 * r
+        # |d| times the larger of |g_0| and |g_w|: no mix of the losses falls faster
+        self.slope = (square.clamp_min(0) * torch.maximum(s0, r)).sqrt()
         self.direction: tuple[Tensor, ...] = ()
         if not self.first:
             return self.direction
@@ -175,12 +179,16 @@ def progress_by_difference(
 ) -> Tensor:
     """Return (L(theta) - L(theta - t d)) / t, about J d (K,) in float64, by one forward pass.
 
-    The way t is a hundredth of the one on which the mean loss, falling at its present ``slope``
-    |<g_0, d>|, would reach zero: long against the rounding of float32, short against curvature
-    (ours). The parameters are swapped for the moved ones and back, bit for bit.
+    The way t is a hundredth of the one on which the mean loss would reach zero if it fell at
+    ``slope``, the larger of |g_0| |d| and |g_w| |d|, and moves the parameters by a hundredth of
+    their length at most: long against the rounding of float32, short against curvature (ours).
+    The parameters are swapped for the moved ones and back, bit for bit.
     """
     tiny = torch.finfo(torch.float64).tiny
-    t = STRIDE * value.double().abs() / slope.abs().clamp_min(tiny)
+    length = norm(direction).clamp_min(tiny)
+    t = torch.minimum(
+        STRIDE * value.double().abs() / slope.clamp_min(tiny), STRIDE * norm(parameters) / length
+    )
     t = torch.where(t.isfinite() & (t > 0), t, torch.ones_like(t))
     kept = [p.data for p in parameters]
     way = torch._foreach_mul(list(direction), -t if t.is_cuda else -float(t))
@@ -193,6 +201,13 @@ def progress_by_difference(
         for p, data in zip(parameters, kept, strict=True):
             p.data = data
     return (losses.detach().double() - after.double()) / t
+
+
+def norm(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the norm of tensors as one vector, float64, shape ()."""
+    norms = torch._foreach_norm([t.detach() for t in tensors])
+    total: Tensor = torch.stack([n.double() for n in norms]).square().sum().sqrt()
+    return total
 
 
 STRIDE = 1e-2
@@ -243,7 +258,7 @@ class Online(Engine):
         own: Sequence[Tensor] = (),
     ) -> TaskGradients:
         """Return the exact task gradients; :meth:`pair` is the cheap part of them."""
-        graph = Reader.of(self).read(losses, shared, forward)
+        graph = Reader.of(self).read(losses, shared, own, forward)
         if graph is None or forward is None:
             return AutogradGradients(losses, shared)
         return LinearGradients(losses, shared, forward, graph)

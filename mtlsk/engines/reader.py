@@ -38,7 +38,11 @@ class Reader:
         return reader
 
     def read(
-        self, losses: Tensor, shared: Sequence[Tensor], forward: Forward | None
+        self,
+        losses: Tensor,
+        shared: Sequence[Tensor],
+        own: Sequence[Tensor],
+        forward: Forward | None,
     ) -> LinearGraph | None:
         """Return the graph of the outputs if it is one of linear layers, else None."""
         if forward is None or not shared or not losses.requires_grad:
@@ -53,10 +57,10 @@ class Reader:
         known = {id(p) for layer in graph.layers for p in (layer.weight, layer.bias)}
         key = (*graph.signature, *(str(id(p) in known) for p in shared))
         if key not in self.trusted:
-            self.trusted[key] = agree(losses, shared, forward, graph)
+            self.trusted[key] = agree(losses, shared, own, forward, graph)
             if not self.trusted[key]:
                 warnings.warn(
-                    "the losses depend on the shared parameters in another way than through the "
+                    "the losses depend on the parameters in another way than through the "
                     "outputs of their own tasks: gradients are computed by autograd, one backward "
                     "pass a task",
                     stacklevel=2,
@@ -67,12 +71,19 @@ class Reader:
         return graph
 
 
-def agree(losses: Tensor, shared: Sequence[Tensor], forward: Forward, graph: LinearGraph) -> bool:
+def agree(
+    losses: Tensor,
+    shared: Sequence[Tensor],
+    own: Sequence[Tensor],
+    forward: Forward,
+    graph: LinearGraph,
+) -> bool:
     """Say whether autograd and the graph give one gradient for arbitrary task weights."""
     k = len(losses)
     weights = torch.cos(1.7 * torch.arange(k, dtype=losses.dtype, device=losses.device) + 0.3)
     gradients = LinearGradients(losses, shared, forward, graph)
-    pairs = zip(gradients.combine(weights), weighted_gradient(losses, weights, shared), strict=True)
+    by_hand = (*gradients.combine(weights), *gradients.combine_own(weights, own))
+    pairs = zip(by_hand, weighted_gradient(losses, weights, (*shared, *own)), strict=True)
     error = size = 0.0
     for mine, autograd in pairs:
         error += float((mine - autograd).double().square().sum())
@@ -84,4 +95,4 @@ def agree(losses: Tensor, shared: Sequence[Tensor], forward: Forward, graph: Lin
         for c, layer in zip(graph.cotangents(top), graph.layers, strict=True)
         if (a := layer.input) is not None
     )
-    return not error > max(1e-3**2 * size, 1e-5**2 * terms)
+    return not error > (100 * torch.finfo(losses.dtype).eps) ** 2 * max(size, terms)

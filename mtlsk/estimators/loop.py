@@ -57,7 +57,11 @@ class TrainingLoop(NeuralNet):  # type: ignore[misc]
         self._batch_rows: Tensor | None = None
         watched = self._watched("on_batch_begin", "on_batch_end")
         self._grad_watched = self._watched("on_grad_computed")
-        self._looked_at = watched or self._watched("train_step", "train_step_single")
+        self._looked_at = (
+            watched
+            or self._watched("train_step", "train_step_single")
+            or not _takes_no_closure(self.optimizer_)
+        )
         n_batches = 0
         for batch in self._with_label_counts(iterator, training):
             if watched:
@@ -262,16 +266,20 @@ class Again:
         X, y = (self.X, self.y) if rows is None else (self.X[rows], self.y[rows])
         device = self.y.device
         now = random_state_of(device)
-        buffers = [(b, b.detach().clone()) for b in self.net.module_.buffers()]
+        # copies: the first pass's graph may hold the buffers themselves
+        holders = [m._buffers for m in self.net.module_.modules() if m._buffers]
+        kept = [dict(buffers) for buffers in holders]
         set_random_state(self.state, device)
         try:
+            for buffers in holders:
+                for name, b in buffers.items():
+                    buffers[name] = None if b is None else b.clone()
             outputs = self.net.infer(X, **self.fit_params)
             losses, _ = self.net.task_losses(outputs, y, X)
         finally:
             set_random_state(now, device)
-            with torch.no_grad():
-                for b, before in buffers:
-                    b.copy_(before)
+            for buffers, before in zip(holders, kept, strict=True):
+                buffers.update(before)
         return losses, outputs
 
 

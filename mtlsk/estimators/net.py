@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -238,7 +239,7 @@ class MultiTaskNet(TrainingLoop):
                 self.aggregator_,
                 self.controller_,
                 n_tasks=len(self.task_names_),
-                gramian=self.gramian,
+                gramian=build_engine(self.gramian),
                 task_map=self.task_map_,
                 update_norm=self.update_norm,
                 task_names=self.task_names_,
@@ -306,7 +307,9 @@ class MultiTaskNet(TrainingLoop):
         if isinstance(self.optimizer, Mapping) and "lr" in self.optimizer:
             kwargs["lr"] = getattr(self, "optimizer__lr", self.optimizer["lr"])
         cls, kwargs = optimizer_arguments(self.optimizer, kwargs)
-        kwargs = fused_where_possible(cls, kwargs, self._device())
+        # fused kernels take no sparse gradients
+        if not any(getattr(m, "sparse", False) for m in self.module_.modules()):
+            kwargs = fused_where_possible(cls, kwargs, self._device())
         self.optimizer_ = cls(*args, **kwargs)
         return self
 
@@ -430,6 +433,10 @@ class MultiTaskNet(TrainingLoop):
 
     def load_params(self, *args: Any, **kwargs: Any) -> None:
         """Load parameters as in skorch; the shapes must be known (``initialize_for``)."""
+        checkpoint = kwargs.get("checkpoint")
+        if checkpoint is not None:  # a criterion here is a function, without parameters
+            kwargs["checkpoint"] = copy.copy(checkpoint)
+            kwargs["checkpoint"].f_criterion = None
         with self._concrete_device():
             super().load_params(*args, **kwargs)
 

@@ -45,9 +45,10 @@ class Columns:
             self.owner = self.owner.to(values.device)
         return values[..., self.owner]
 
-    def between(self, first: int, end: int) -> list[int]:
-        """Return the tasks whose columns are among those from ``first`` to before ``end``."""
-        return [k for k, c in enumerate(self.slices) if first <= c.start and c.stop <= end]
+    def between(self, first: int, end: int) -> list[tuple[int, slice]]:
+        """Return (task, its columns less ``first``) of tasks with columns from first to end."""
+        found = ((k, max(c.start, first), min(c.stop, end)) for k, c in enumerate(self.slices))
+        return [(k, slice(a - first, b - first)) for k, a, b in found if a < b]
 
     def sums(self, values: Tensor) -> Tensor:
         """Return the sum over each task's columns of ``values`` (W,), shape (K,)."""

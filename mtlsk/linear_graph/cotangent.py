@@ -41,7 +41,7 @@ def of_columns(c: Cotangent, first: int, end: int, columns: Columns | None) -> C
         return Cotangent(value, task=c.task)
     there = columns.between(c.first + first, c.first + end)
     if len(there) == 1:
-        return Cotangent(value, task=there[0])
+        return Cotangent(value, task=there[0][0])
     return Cotangent(value, first=c.first + first)
 
 
@@ -67,9 +67,7 @@ def _put(c: Cotangent, whole: Tensor, columns: Columns) -> None:
     if c.task >= 0:
         whole[:, c.task] += c.value
     elif c.first >= 0:
-        for k in columns.between(c.first, c.first + c.value.shape[1]):
-            s = columns.slices[k]
-            s = slice(s.start - c.first, s.stop - c.first)
+        for k, s in columns.between(c.first, c.first + c.value.shape[1]):
             whole[:, k, s] += c.value[:, s]
     else:
         whole += c.value
@@ -96,7 +94,6 @@ def down(
         there = columns.between(c.first, c.first + d.shape[1])
         if len(there) < len(columns):
             out.zero_()
-        for k in there:
-            s = slice(columns.slices[k].start - c.first, columns.slices[k].stop - c.first)
+        for k, s in there:
             out[:, k] = d[:, s] @ w[s]
     return Cotangent(out, own=True)

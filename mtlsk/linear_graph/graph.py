@@ -245,7 +245,7 @@ class LinearGraph:
             op = self._ops[i]
             below = [t for j in op.below if (t := values[j]) is not None]
             if op.layer is not None:
-                values[i] = _up(op.layer, below[0] if below else None, directions)
+                values[i] = _up(op.layer, below[0] if below else None, directions, self._n_rows)
             elif op.elementwise and below:
                 # what a layer below made, nothing else holds
                 fresh = self._ops[op.below[0]].layer is not None and self._parents[op.below[0]] == 1
@@ -263,7 +263,9 @@ class LinearGraph:
         return values[0]
 
 
-def _up(layer: Layer, below: Tensor | None, directions: Mapping[int, Tensor]) -> Tensor | None:
+def _up(
+    layer: Layer, below: Tensor | None, directions: Mapping[int, Tensor], n_rows: int
+) -> Tensor | None:
     """Return the tangent (n, q) of a layer's output: T W^T + A dW^T + db."""
     parts = []
     if below is not None and layer.matrix is not None:
@@ -278,7 +280,7 @@ def _up(layer: Layer, below: Tensor | None, directions: Mapping[int, Tensor]) ->
             out.addmm_(a, w.T)
         else:
             out = a @ w.T if db is None else torch.addmm(db, a, w.T)
-    return db.unsqueeze(0) if out is None and db is not None else out
+    return db.repeat(n_rows, 1) if out is None and db is not None else out
 
 
 def starts(op: _Op) -> list[int]:

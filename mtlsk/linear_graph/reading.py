@@ -96,6 +96,8 @@ def same_layer(old: Layer, node: Any, children: Any) -> Layer | None:
         return None
     if len(children) == 3 and (node._saved_alpha != 1 or node._saved_beta != 1):
         return None
+    if weight is not None and weight.name() != "TBackward0":
+        return None
     for found, parameter in ((weight, old.weight), (bias, old.bias)):
         if found is None:
             continue
@@ -128,6 +130,8 @@ def _layer(weight: Any, bias: Any, below: Any, node: Any, saved: str, leaves: se
             raise Unrecognised
         weight = _leaf(weight.next_functions[0][0], leaves)
     bias = None if bias is None else _leaf(bias, leaves)
+    if bias is not None and tuple(bias.shape) != tuple(node._input_metadata[0].shape[1:]):
+        raise Unrecognised  # broadcast over the outputs
     matrix = None
     if below is not None:
         matrix = node._saved_mat2.T if weight is None else weight.detach()

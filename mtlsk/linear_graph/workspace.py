@@ -18,6 +18,7 @@ class Workspace:
     def __init__(self) -> None:
         self._flat: dict[Hashable, Tensor] = {}
         self._shaped: dict[Hashable, Tensor] = {}
+        self._ones: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def empty(self, key: Hashable, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Return a tensor of this shape, of the dtype and device of ``like``, with any values.
@@ -40,7 +41,8 @@ class Workspace:
 
     def ones(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return ones, not to be written to."""
-        key = ("ones", tuple(shape), dtype, device)
-        if key not in self._flat:
-            self._flat[key] = torch.ones(tuple(shape), dtype=dtype, device=device)
-        return self._flat[key]
+        numel = math.prod(shape)
+        flat = self._ones.get((dtype, device))
+        if flat is None or flat.numel() < numel:
+            flat = self._ones[dtype, device] = torch.ones(numel, dtype=dtype, device=device)
+        return flat[:numel].view(tuple(shape))
