@@ -1,6 +1,6 @@
 """Measure mtlsk against plain torch and other packages.
 
-    python -m tests.benchmarks [--only steps,solve,fit,memory,many] [--quick] [--out F] [--json F]
+    python -m tests.benchmarks [--only steps,solve,fit,memory,many] [--quick] [--share S] [--out F] [--json F]
 
 One thread, one process, every case in turn: the ratios mean something on any idle machine, the
 times do not.
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from tests.benchmarks import fit, many_nets, memory, solve, steps, targets
-from tests.benchmarks.measure import Results
+from tests.benchmarks.measure import Results, take_share
 from tests.benchmarks.report import Table, metadata, page, save_values
 
 SECTIONS = {"steps": steps.run, "solve": solve.run, "fit": fit.run, "memory": memory.run}
@@ -28,6 +28,9 @@ def options() -> argparse.Namespace:
     names = [*SECTIONS, "many"]
     parser.add_argument("--only", default=",".join(names), help="some of " + ",".join(names))
     parser.add_argument("--quick", action="store_true", help="a minute, rougher and fewer sizes")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of the full time (20 to 30 minutes): fewer rounds"
+    )
     parser.add_argument("--out", metavar="FILE.md", help="write the tables in Markdown")
     parser.add_argument("--json", metavar="FILE", help="write all values for pyperf")
     found = parser.parse_args()
@@ -42,6 +45,7 @@ def main() -> None:
     """Run the sections asked for."""
     asked = options()
     torch.set_num_threads(1)
+    take_share(asked.share)
     results = Results()
     tables: list[Table] = []
     more: list[targets.Target] = []

@@ -104,7 +104,7 @@ def cases(setting: Setting) -> list[Case]:
 def run(results: Results, quick: bool) -> list[Table]:
     """Measure all settings and return a table a shape."""
     tables = []
-    effort = Effort(5.0, 0.2, least=10) if quick else Effort(40.0, 3.0, least=7)
+    effort = Effort(5.0, 0.2, least=10) if quick else Effort(40.0, 3.0, least=5)
     for (width, rows), tasks in (QUICK if quick else SHAPES).items():
         names = []
         for k in tasks:
