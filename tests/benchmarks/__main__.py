@@ -1,6 +1,7 @@
 """Measure mtlsk against plain torch and other packages.
 
-    python -m tests.benchmarks [--only steps,solve,fit,memory,many] [--quick] [--share S] [--out F] [--json F]
+    python -m tests.benchmarks [--only steps,solve,fit,memory,many] [--quick] [--share S]
+                               [--out F.md] [--json F]
 
 One thread, one process, every case in turn: the ratios mean something on any idle machine, the
 times do not.
