@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mtlsk.heartbeat import Heartbeat
 from mtlsk.problem import Evaluation
+from mtlsk.whole import whole
 
 
 class SurplusError(RuntimeError):
@@ -58,20 +59,22 @@ class Batch:
 
     def ask(self, owner: dict[str, Any]) -> optuna.Trial:
         """Return a trial that runs from now on and says whose it is."""
-        with warnings.catch_warnings():
-            # that asking sends no sign of life is what the heartbeat is for
-            warnings.filterwarnings("ignore", message="Heartbeat of storage")
-            trial = self.study.ask()
-        with self._unless_taken(trial):
-            trial.set_user_attr("owner", owner)
-            self.heartbeat.add(trial._trial_id)
+        with whole():  # nobody would know whose a trial without owner was
+            with warnings.catch_warnings():
+                # that asking sends no sign of life is what the heartbeat is for
+                warnings.filterwarnings("ignore", message="Heartbeat of storage")
+                trial = self.study.ask()
+            with self._unless_taken(trial):
+                trial.set_user_attr("owner", owner)
+                self.heartbeat.add(trial._trial_id)
         return trial
 
     def end(self, trial: optuna.Trial, outcome: Evaluation | Exception) -> None:
         """Store what a trial measured, or why it failed."""
         if isinstance(outcome, Evaluation) and not outcome.finite:
             outcome = ArithmeticError(f"objectives are not finite: {outcome.validation}")
-        with self._unless_taken(trial):
+        # one that said why it failed must not be queued again
+        with whole(), self._unless_taken(trial):
             if isinstance(outcome, Evaluation):
                 trial.set_user_attr("test", outcome.test)
                 trial.set_user_attr("test_losses", outcome.test_losses)

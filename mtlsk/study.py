@@ -189,9 +189,9 @@ class Study:
         for which, study in studies.items():
             running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
             owners = [t.user_attrs.get("owner") for t in running]
+            # one that has not said whose it is may be anybody's, and workers count it too
             others = sum(
-                o is not None and (o["host"] != host_digest() or o["pid"] not in pids)
-                for o in owners
+                o is None or o["host"] != host_digest() or o["pid"] not in pids for o in owners
             )
             found = count(study)
             asked = others + in_flight.count(which)

@@ -35,7 +35,7 @@ LAYERS = [
     "certificates regularizers",
     "autodiff linear_graph gramian simplex record",
     "component datasets",
-    "domains",
+    "domains whole",
 ]
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}
 SIDEWAYS = {("controllers", "engines")}  # the type of the gradients they are handed
