@@ -35,8 +35,9 @@ class Results:
     task_names : list of str
     trials : DataFrame
         One row a finished or failed trial: `study` ("search" or "scalarization"), `number`,
-        `state` ("COMPLETE" or "FAIL"), `reason` (why it failed), `seconds`, `param: NAME`,
-        `validation: OBJECTIVE`, `test: OBJECTIVE` and `test loss: TASK`.
+        `state` ("COMPLETE" or "FAIL"), `reason` (why it failed), `seconds` (of trials that were
+        trained in one run an equal share of it each), `param: NAME`, `validation: OBJECTIVE`,
+        `test: OBJECTIVE` and `test loss: TASK`.
     seed : int
     wanted : dict
         Trials wanted of each study.

@@ -1,9 +1,9 @@
 """Worker processes and who gives them work.
 
 Each worker is a process of its own, fed by a thread of the parent through a pipe: one that dies
-takes one trial with it, nothing else. They stay in the parent's process group, end with it (at the
-latest with the trial they run, should the parent be killed), and
-share the cores among them: torch threads that add up to more than the cores fight.
+takes the trials it runs with it, nothing else. They stay in the parent's process group, end with
+it (at the latest with what they run, should the parent be killed), and share the cores among them:
+torch threads that add up to more than the cores fight.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from mtlsk.studyfile import StudyError
 
@@ -47,6 +47,13 @@ def _no_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+class Work(NamedTuple):
+    """Trials for one worker: of which study, and how many at most."""
+
+    which: str
+    trials: int
 
 
 class WorkerDiedError(RuntimeError):
@@ -131,8 +138,8 @@ class Pool:
         The first line of each worker; ``threads`` is its number of torch threads.
     n_workers : int
     next_work : callable
-        (studies this pool has trials of in flight, its workers' process ids) -> the study to run
-        the next trial of, or None when there is nothing to do now. It is called under one lock.
+        (the study of each trial that this pool has in flight, its workers' process ids) -> the
+        next work, or None when there is nothing to do now. It is called under one lock.
     on_death : callable
         Called after a worker died, under the same lock.
     max_deaths : int
@@ -143,7 +150,7 @@ class Pool:
         self,
         job: dict[str, Any],
         n_workers: int,
-        next_work: Callable[[list[str], set[int]], str | None],
+        next_work: Callable[[list[str], set[int]], Work | None],
         on_death: Callable[[], None],
         *,
         max_deaths: int = 3,
@@ -153,7 +160,7 @@ class Pool:
         self.on_death = on_death
         self.max_deaths = max_deaths
         self.changed = threading.Condition()
-        self.in_flight: dict[int, str] = {}
+        self.in_flight: dict[int, Work] = {}
         self.workers: dict[int, WorkerProcess] = {}
         self.deaths = 0
         self.failure: Exception | None = None
@@ -200,14 +207,15 @@ class Pool:
                 self.in_flight.pop(index, None)
                 self.changed.notify_all()
 
-    def _take(self, index: int) -> str | None:
+    def _take(self, index: int) -> Work | None:
         """Return the next work, waiting while others may still give some back."""
         with self.changed:
             self.in_flight.pop(index, None)
             self.changed.notify_all()
             while not self.stopping and self.failure is None:
                 pids = {worker.process.pid for worker in self.workers.values()}
-                work = self.next_work(list(self.in_flight.values()), pids)
+                trials = [w.which for w in self.in_flight.values() for _ in range(w.trials)]
+                work = self.next_work(trials, pids)
                 if work is not None:
                     self.in_flight[index] = work
                     return work
@@ -216,7 +224,7 @@ class Pool:
                 self.changed.wait(1.0)
             return None
 
-    def _do(self, index: int, work: str) -> None:
+    def _do(self, index: int, work: Work) -> None:
         try:
             if index not in self.workers:
                 worker = WorkerProcess(self.job)
@@ -225,7 +233,7 @@ class Pool:
                     worker.stop()
                     return
                 worker.start()
-            self.workers[index].ask({"which": work})
+            self.workers[index].ask(work._asdict())
             self.deaths = 0
         except WorkerDiedError as error:
             if self.stopping:

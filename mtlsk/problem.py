@@ -43,6 +43,11 @@ class Evaluation:
     test_losses: list[float]
     seconds: float
 
+    @property
+    def finite(self) -> bool:
+        """Whether all objectives are finite."""
+        return bool(np.isfinite([*self.validation, *self.test]).all())
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -110,18 +115,27 @@ class Problem:
             maximise=maximise,
         )
 
+    def training(self) -> tuple[Array, pd.DataFrame]:
+        """Return X and y of the training part, as ``fit`` takes them."""
+        X, y = self.parts["train"]
+        return X, pd.DataFrame(y, columns=self.task_names)
+
     def evaluate(self, params: dict[str, Any]) -> Evaluation:
         """Fit an estimator with these parameters on the training part and measure it."""
         start = time.perf_counter()
-        X, y = self.parts["train"]
-        net = MultiTaskRegressor(**params).fit(X, pd.DataFrame(y, columns=self.task_names))
+        net = MultiTaskRegressor(**params).fit(*self.training())
+        return self.measure(net, time.perf_counter() - start)
+
+    def measure(self, net: MultiTaskRegressor, seconds: float) -> Evaluation:
+        """Measure a fitted net, whose fit took so many seconds."""
+        start = time.perf_counter()
         values, losses = {}, {}
         for part in ("validation", "test"):
             X, y = self.parts[part]
             prediction = net.predict(X).reshape(y.shape)
             losses[part] = np.nanmean((y - prediction) ** 2, axis=0)
             values[part] = [self._objective(o, net, X, y, losses[part]) for o in self.objectives]
-        seconds = time.perf_counter() - start
+        seconds += time.perf_counter() - start
         return Evaluation(
             values["validation"], values["test"], losses["test"].tolist(), round(seconds, 3)
         )

@@ -12,6 +12,26 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+START = 10
+"""Trials of a study that are drawn at random before the sampler looks at any result."""
+
+
+def may_be_asked(told: int, asked: int) -> int:
+    """Return how many trials may be asked for at once, at least one.
+
+    Random ones depend on no result, so all of them; then as many as keep those without a result
+    at a quarter of those with one: what comes of a trial should serve the next.
+
+    Parameters
+    ----------
+    told : int
+        Complete trials.
+    asked : int
+        Trials that run, or will.
+    """
+    room = START - told - asked if told + asked < START else told // 4 - asked
+    return max(1, room)
+
 
 class SeededByTrial(BaseSampler):
     """TPE, seeded anew for each trial from (seed, trial number).
@@ -29,7 +49,11 @@ class SeededByTrial(BaseSampler):
         sequence = np.random.SeedSequence([self.seed, trial.number])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.inner = TPESampler(seed=int(sequence.generate_state(1)[0]), constant_liar=True)
+            self.inner = TPESampler(
+                seed=int(sequence.generate_state(1)[0]),
+                n_startup_trials=START,
+                constant_liar=True,
+            )
         self.inner.before_trial(study, trial)
 
     def infer_relative_search_space(

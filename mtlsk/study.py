@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -26,11 +27,13 @@ from optuna.trial import TrialState
 
 from mtlsk.folder import MARKER, check_folder, check_same, write_atomically
 from mtlsk.machine import machine, versions
-from mtlsk.pool import Pool
+from mtlsk.pool import Pool, Work
 from mtlsk.problem import Problem, check_space
 from mtlsk.results import read_results
+from mtlsk.sampler import START, may_be_asked
 from mtlsk.search import SearchSpace
 from mtlsk.studyfile import StudyError, StudyFile, read_study
+from mtlsk.sweep import AT_MOST, members_at_once
 from mtlsk.trials import (
     SCALARIZATION,
     SCHEMA,
@@ -47,6 +50,14 @@ from mtlsk.trials import (
 
 Progress = Callable[[dict[str, Counts], dict[str, int]], None]
 """Called now and then with the counts of both studies and the trials wanted."""
+
+TOGETHER = (
+    "Scalarization trials that differ in weights and learning rate only are trained in one run: "
+    f"the first {START}, which are random, and then at most {AT_MOST} and so many that the trials "
+    "without a result are at most a quarter of those with one, or one a worker. Their seconds are "
+    "a share of the run."
+)
+"""Said in the report, because the sampler learns later of trials that run at once."""
 
 
 class Study:
@@ -95,6 +106,7 @@ class Study:
         self.spaces = {SEARCH: space, SCALARIZATION: space.baseline()}
         for each in self.spaces.values():
             check_space(each, self.problem)
+        self.at_once = {SEARCH: 1, SCALARIZATION: members_at_once(space.baseline(), self.problem)}
 
     @classmethod
     def from_toml(cls, path: str | Path, *, data: str | None = None, **options: Any) -> Self:
@@ -148,7 +160,8 @@ class Study:
         tick()
         while True:
             fail_all()
-            pool = Pool(job, n_workers, partial(self._next, studies), partial(fail_all, died=True))
+            next_work = partial(self._next, studies, n_workers)
+            pool = Pool(job, n_workers, next_work, partial(fail_all, died=True))
             try:
                 pool.run(tick)
             finally:  # also after Ctrl-C: what the workers left is failed and queued again
@@ -161,21 +174,34 @@ class Study:
         return self
 
     def _next(
-        self, studies: Mapping[str, optuna.Study], in_flight: list[str], pids: set[int]
-    ) -> str | None:
-        """Return the study that is furthest from its total, None where nothing is missing."""
-        missing = {}
+        self,
+        studies: Mapping[str, optuna.Study],
+        n_workers: int,
+        in_flight: list[str],
+        pids: set[int],
+    ) -> Work | None:
+        """Return trials of the study that is furthest from its total, None if nothing is missing.
+
+        Several where they can be trained in one run, as far as the sampler allows it and the other
+        workers are left their share of what is missing.
+        """
+        missing, room = {}, {}
         for which, study in studies.items():
             running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
             owners = [t.user_attrs.get("owner") for t in running]
+            # one that has not said whose it is may be anybody's, and workers count it too
             others = sum(
-                o is not None and (o["host"] != host_digest() or o["pid"] not in pids)
-                for o in owners
+                o is None or o["host"] != host_digest() or o["pid"] not in pids for o in owners
             )
-            taken = count(study).done + others + in_flight.count(which)
-            missing[which] = (self.wanted[which] - taken) / self.wanted[which]
-        which = max(missing, key=lambda w: missing[w])
-        return which if missing[which] > 0 else None
+            found = count(study)
+            asked = others + in_flight.count(which)
+            missing[which] = self.wanted[which] - found.done - asked
+            room[which] = may_be_asked(found.complete, asked)
+        which = max(missing, key=lambda w: missing[w] / self.wanted[w])
+        if missing[which] <= 0:
+            return None
+        share = math.ceil(sum(max(0, m) for m in missing.values()) / n_workers)
+        return Work(which, min(missing[which], self.at_once[which], room[which], share))
 
     def _resolved(self) -> dict[str, Any]:
         """Return the file's content with paths that hold from anywhere."""
@@ -283,4 +309,5 @@ class Study:
                 if norm == "mean"
                 else ": aggregators differ in the length of their updates, not only in direction."
             ),
+            *([TOGETHER] if self.at_once[SCALARIZATION] > 1 else []),
         ]

@@ -1,7 +1,8 @@
 """A worker process: takes trials to run from its standard input, one line of JSON each.
 
-The first line says what the study is; each further line is one trial to run and is answered by
-one line on standard output. The end of the input, also by the parent's death, ends the worker.
+The first line says what the study is; each further line asks for some trials and is answered by
+one line on standard output when they have ended. The end of the input, also by the parent's death,
+ends the worker.
 """
 
 from __future__ import annotations
@@ -10,18 +11,21 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import optuna
 import torch
-from optuna.trial import TrialState
 
+from mtlsk.batch import Asked, Batch, SurplusError, counts, next_was_lost, trials_of
 from mtlsk.estimators import MultiTaskRegressor
-from mtlsk.problem import Problem
+from mtlsk.heartbeat import Heartbeat
+from mtlsk.problem import Evaluation, Problem
 from mtlsk.sampler import SeededByTrial
 from mtlsk.search import SearchSpace
 from mtlsk.studyfile import StudyError, StudyFile
+from mtlsk.sweep import evaluate_each
 from mtlsk.trials import SCALARIZATION, SEARCH, load_study, open_storage, owner, study_names
 
 
@@ -29,21 +33,6 @@ def warm_up() -> None:
     """Fit a tiny net once: what torch imports on first use is no part of the first trial's time."""
     X = np.random.default_rng(0).normal(size=(8, 2))
     MultiTaskRegressor(hidden_layer_sizes=(2,), max_epochs=1, random_state=0).fit(X, X)
-
-
-class SurplusError(RuntimeError):
-    """A trial that is not needed: it fails without counting."""
-
-
-def trials_of(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Return the trials of a study, not to be changed."""
-    return study.get_trials(deepcopy=False)
-
-
-def counts(trial: optuna.trial.FrozenTrial) -> bool:
-    """Say whether a trial counts, or will, towards the total wanted."""
-    running = trial.state in (TrialState.COMPLETE, TrialState.RUNNING)
-    return running or "failed" in trial.user_attrs
 
 
 class Worker:
@@ -65,53 +54,64 @@ class Worker:
         self.owner = owner()
         warm_up()
 
-    def run(self, which: str) -> str:
-        """Run one trial of a study and return its end: COMPLETE or FAIL."""
+    def run(self, which: str, n_trials: int) -> int:
+        """Run at most ``n_trials`` trials of a study and return how many ended."""
         # the two studies of one seed must not draw the same numbers
         seed = 2 * self.study.study.seed + int(which == SCALARIZATION)
         study = load_study(self.storage, self.names[which], SeededByTrial(seed))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            optuna.storages.fail_stale_trials(study)
+        with Heartbeat(self.storage) as heartbeat:
+            batch = Batch(study, heartbeat)
+            asked = self._ask(batch, which, n_trials)
+            # one that was lost before may take this process with it: nobody else's trial with it
+            risky = [[t] for t in asked if t.trial.user_attrs.get("lost", 0)]
+            safe = [t for t in asked if not t.trial.user_attrs.get("lost", 0)]
+            for together in [safe, *risky]:
+                for i, outcome in self._evaluate(which, [t.params for t in together]):
+                    batch.end(together[i].trial, outcome)
+        self.storage.remove_session()
+        return batch.ended
+
+    def _ask(self, batch: Batch, which: str, n_trials: int) -> list[Asked]:
+        """Ask for trials one after the other; one that was lost before comes alone."""
+        asked: list[Asked] = []
+        for _ in range(n_trials):
+            if asked and next_was_lost(batch.study):
+                break
+            trial = batch.ask(self.owner)
             try:
-                study.optimize(
-                    lambda trial: self.objective(trial, study, which),
-                    n_trials=1,
-                    catch=(Exception,),
-                )
-            except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
-                # somebody took this process for dead and ended its trial
-                if any(t.state is TrialState.RUNNING and self._mine(t) for t in trials_of(study)):
-                    raise
-        ended = [t for t in trials_of(study) if t.state.is_finished() and self._mine(t)]
-        return max(ended, key=lambda t: t.number).state.name if ended else "FAIL"
+                asked.append(Asked(trial, self._suggest(trial, batch.study, which)))
+            except Exception as error:
+                batch.end(trial, error)
+            if trial.user_attrs.get("lost", 0):
+                break
+        return asked
 
-    def _mine(self, trial: optuna.trial.FrozenTrial) -> bool:
-        return bool(trial.user_attrs.get("owner") == self.owner)
-
-    def objective(self, trial: optuna.Trial, study: optuna.Study, which: str) -> list[float]:
-        """Return the validation objectives of one trial and store what it measured on test."""
-        trial.set_user_attr("owner", self.owner)
+    def _suggest(self, trial: optuna.Trial, study: optuna.Study, which: str) -> dict[str, Any]:
+        """Return the estimator's keyword arguments in a trial."""
         earlier = [t for t in trials_of(study) if t.number < trial.number and counts(t)]
         if len(earlier) >= self.wanted[which]:
             raise SurplusError("another command on this storage was first")
         space = self.spaces[which]
+        suggested = space.suggest(trial, self.problem.n_tasks)
+        # Optuna keeps the numbers a simplex is made from; a reader wants the point itself
+        trial.set_user_attr("simplexes", space.simplexes(suggested))
+        return {"random_state": self.study.study.seed, **suggested, **self.override}
+
+    def _evaluate(
+        self, which: str, wanted: list[dict[str, Any]]
+    ) -> Iterable[tuple[int, Evaluation | Exception]]:
+        if which == SCALARIZATION:
+            return evaluate_each(self.problem, wanted)
+        return ((i, self._search(params)) for i, params in enumerate(wanted))
+
+    def _search(self, params: dict[str, Any]) -> Evaluation | Exception:
         try:
-            suggested = space.suggest(trial, self.problem.n_tasks)
-            # Optuna keeps the numbers a simplex is made from; a reader wants the point itself
-            trial.set_user_attr("simplexes", space.simplexes(suggested))
-            params = {"random_state": self.study.study.seed, **suggested, **self.override}
-            measured = self.problem.evaluate(params)
-            if not np.isfinite([*measured.validation, *measured.test]).all():
-                raise ArithmeticError(f"objectives are not finite: {measured.validation}")
+            return self.problem.evaluate(params)
         except Exception as error:
-            text = " ".join(str(error).split()) or type(error).__name__
-            kind = "diverged" if isinstance(error, ArithmeticError) else type(error).__name__
-            trial.set_user_attr("failed", f"{kind}: {text}")
-            raise
-        trial.set_user_attr("test", measured.test)
-        trial.set_user_attr("test_losses", measured.test_losses)
-        trial.set_user_attr("seconds", measured.seconds)
-        return measured.validation
+            return error
 
 
 def main() -> None:
@@ -126,8 +126,9 @@ def main() -> None:
     print(json.dumps({"threads": torch.get_num_threads()}), file=replies, flush=True)
     for line in sys.stdin:
         job = json.loads(line)
+        answer: dict[str, Any]
         try:
-            answer = {"state": worker.run(job["which"])}
+            answer = {"ended": worker.run(job["which"], job["trials"])}
         except Exception as error:  # the storage, not the trial: those are caught
             answer = {"error": " ".join(str(error).split())}
         print(json.dumps(answer), file=replies, flush=True)

@@ -21,7 +21,8 @@ LAYERS = [
     "figure",
     "study",
     "worker",
-    "pool problem sampler results",
+    "sweep batch",
+    "pool problem sampler results heartbeat",
     "search folder",
     "trials",
     "studyfile",
@@ -34,7 +35,7 @@ LAYERS = [
     "certificates regularizers",
     "autodiff linear_graph gramian simplex record",
     "component datasets",
-    "domains",
+    "domains whole",
 ]
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}
 SIDEWAYS = {("controllers", "engines")}  # the type of the gradients they are handed

@@ -200,18 +200,23 @@ def test_diverged_trials_are_marked_and_the_study_goes_on(tmp_path):
     assert "diverged" in (tmp_path / "runs" / "small" / "report.md").read_text()
 
 
-def running(folder):
-    """Owners of the trials that run, read from the database as it is."""
+def read(folder, query):
+    """Rows of a query, read from the database as it is."""
     database = folder / "runs" / "small" / "study.db"
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as opened:
+            return opened.execute(query).fetchall()
+    except sqlite3.OperationalError:  # it is just being made
+        return []
+
+
+def running(folder):
+    """Owners of the trials that run."""
     query = (
         "SELECT value_json FROM trial_user_attributes JOIN trials USING (trial_id) "
         "WHERE state = 'RUNNING' AND key = 'owner'"
     )
-    try:
-        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as opened:
-            return [json.loads(text) for (text,) in opened.execute(query)]
-    except sqlite3.OperationalError:  # it is just being made
-        return []
+    return [json.loads(text) for (text,) in read(folder, query)]
 
 
 def wait_for(condition, seconds=120):
@@ -265,6 +270,95 @@ def test_a_killed_worker_loses_one_trial_which_is_run_again(tmp_path):
     }
     assert sum(s.count("FAIL") for s in found.values()) == 1
     assert "2 trials complete, 0 failed" in output
+
+
+BASELINE = 13
+
+
+def start_baseline(folder, *, epochs, workers):
+    """Run one trial of the search and many of the baseline."""
+    path = write(folder, epochs=epochs)
+    text = path.read_text().replace("trials = 3", "trials = 1")
+    path.write_text(f"{text}\n[baselines]\nscalarization = {BASELINE}\n")
+    return start(folder, "--workers", workers)
+
+
+def batch(folder, size):
+    """The process that runs so many trials at once, None as long as there is none."""
+    pids = [owner["pid"] for owner in running(folder)]
+    return next((pid for pid in pids if pids.count(pid) >= size), None)
+
+
+def baseline_of(folder):
+    storage = trials.open_storage(f"sqlite:///{folder / 'runs' / 'small' / 'study.db'}")
+    return trials.load_study(storage, trials.study_names("small")["scalarization"]).get_trials()
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_in_the_middle_of_a_batch_keeps_what_is_done(tmp_path, kind):
+    process = start_baseline(tmp_path, epochs=300, workers="2")
+    wait_for(lambda: batch(tmp_path, 2))
+    complete = "SELECT trial_id FROM trials WHERE state = 'COMPLETE'"
+    wait_for(lambda: len(read(tmp_path, complete)) >= 7)
+    wait_for(lambda: batch(tmp_path, 2))
+    before = set(read(tmp_path, complete))
+    if kind is signal.SIGINT:
+        os.killpg(process.pid, kind)
+    else:
+        process.send_signal(kind)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert not running(tmp_path)
+    names = states(tmp_path)["scalarization"]
+    assert names.count("FAIL") == names.count("WAITING") >= 1
+    again = mtlsk("study", "run", "small.toml", "--workers", 2, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert states(tmp_path)["scalarization"].count("COMPLETE") == BASELINE
+    assert states(tmp_path)["scalarization"].count("FAIL") == names.count("FAIL")
+    assert before <= set(read(tmp_path, complete))
+
+
+def test_a_worker_killed_in_the_middle_of_a_batch_loses_all_of_it_once(tmp_path):
+    process = start_baseline(tmp_path, epochs=300, workers="2")
+    os.kill(wait_for(lambda: batch(tmp_path, 7)), signal.SIGKILL)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    by_state = {"COMPLETE": [], "FAIL": []}
+    for trial in baseline_of(tmp_path):
+        by_state[trial.state.name].append(trial)  # there is no other state
+    assert len(by_state["COMPLETE"]) == BASELINE
+    assert len(by_state["FAIL"]) == 7
+    assert not any("failed" in trial.user_attrs for trial in by_state["FAIL"])
+    again = [t.params for t in by_state["COMPLETE"] if t.user_attrs.get("lost") == 1]
+    # the last one may have died before it was drawn
+    lost = [t.params for t in by_state["FAIL"] if len(t.params) == 8]
+    assert len(again) == 7
+    assert len(lost) >= 6
+    assert all(again.count(params) == 1 for params in lost)
+
+
+def test_a_trial_left_without_owner_is_run_again_and_none_in_vain(tmp_path, monkeypatch):
+    """What a worker leaves that is killed the moment it asks."""
+    monkeypatch.setattr(trials, "OWNERLESS", 3)
+    study = Study.from_toml(write(tmp_path), out=tmp_path / "out", trials=2)
+    _, studies = study.open()
+    ask(studies["scalarization"])
+    study.run(workers=1)
+    names = [t.state.name for t in studies["scalarization"].get_trials()]
+    assert (names.count("COMPLETE"), names.count("FAIL"), len(names)) == (2, 1, 3)
+
+
+def test_one_worker_gives_the_same_trials_twice(tmp_path):
+    tables = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        process = start_baseline(tmp_path / name, epochs=2, workers="1")
+        _, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error
+        table = pd.read_csv(tmp_path / name / "runs" / "small" / "trials.csv")
+        tables.append(table.drop(columns="seconds"))
+    assert len(tables[0]) == BASELINE + 1
+    pd.testing.assert_frame_equal(*tables)
 
 
 def ask(study):
