@@ -111,17 +111,20 @@ def test_every_trial_of_a_batch_gives_signs_of_life(begin, monkeypatch):
     monkeypatch.setattr(trials, "HEARTBEAT", 1)
     monkeypatch.setattr(trials, "GRACE", 2)
     worker, baseline = begin()
-    stale = []
+    stale, signs = [], []
     fit_together = mtlsk.sweep.fit_together
 
     def slow(*arguments):
         time.sleep(4.2)  # beyond the grace period
         stale.append(worker.storage._get_stale_trial_ids(baseline._study_id))
+        with worker.storage.engine.connect() as connection:
+            signs.extend(connection.exec_driver_sql("SELECT trial_id FROM trial_heartbeats").all())
         return fit_together(*arguments)
 
     monkeypatch.setattr(mtlsk.sweep, "fit_together", slow)
     assert worker.run(SCALARIZATION, 4) == 4
     assert stale == [[]]
+    assert len(signs) == 4  # one that never gave a sign is not stale either
     assert states(baseline) == ["COMPLETE"] * 4
 
 
