@@ -425,7 +425,17 @@ def test_hooks_act(make):
         check_all(gradients, jacobian)
 
 
-@pytest.mark.parametrize("name", ["skip", "frozen-middle-layer", "residual", "no-hidden-layer"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "skip",
+        "frozen-middle-layer",
+        "residual",
+        "no-hidden-layer",
+        "last-layer-read-twice",
+        "nested",
+    ],
+)
 @pytest.mark.parametrize("cut", [0, 1, 3])
 @pytest.mark.parametrize("spec", EXACT.values(), ids=EXACT)
 def test_some_parameters_are_the_tasks_own(tiny, name, cut, spec):

@@ -91,6 +91,18 @@ class Constants(nn.Module):
         return torch.exp(self.head(torch.sin(h)) * 0.2) + 1.0
 
 
+class ReadTwice(nn.Module):
+    """The last layer's outputs, and a function of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.head = nn.Linear(D, 5), nn.Linear(5, W)
+
+    def forward(self, x):
+        z = self.head(torch.tanh(self.a(x)))
+        return z + torch.tanh(z)
+
+
 class Projected(nn.Module):
     """A frozen projection by a plain matrix product between two layers."""
 
@@ -133,6 +145,7 @@ HAND = {
     "deep-heads": lambda: Beside((2, 3, 2), deep=True),
     "nested": Nested,
     "constants": Constants,
+    "last-layer-read-twice": ReadTwice,
     "projection": Projected,
     "wide": lambda: nn.Sequential(nn.Linear(D, 40), nn.SiLU(), nn.Linear(40, W)),
     "frozen-first-weight": lambda: frozen("0.weight"),
@@ -599,6 +612,7 @@ def test_the_layers_on_top():
         ("skip.weight", 0),
     }
     assert on_top(made(lambda: nn.Sequential(mlp(), nn.Softplus()))) == set()
+    assert on_top(made(ReadTwice)) == set()
     assert on_top(made(lambda: Beside((2, 3, 2)))) == {
         *(("heads.0.weight", 0), ("heads.1.weight", 2), ("heads.2.weight", 5))
     }
