@@ -68,12 +68,12 @@ class SubsetGradients(TaskGradients):
 class Budget(Engine):
     """Estimate the Gramian from a fixed budget of rows; the update is J^T w of all rows.
 
-    Evenly spaced rows of the batch count; by default max(16, 2 n / K), whose K cotangents cost
-    like two cotangents of all n rows. Nets of linear layers by hand (and from all rows where each
-    has one label: that is cheaper still); other modules by a second forward pass of these rows
-    and K backward passes through it. Where rows depend on each other (batch normalisation) or the
-    module is random, such a pass would differ: the exact route is then taken and a warning says
-    so once.
+    Evenly spaced rows of the batch count (the first ones, of more than half); by default
+    max(16, 2 n / K), whose K cotangents cost like two cotangents of all n rows. Nets of linear
+    layers by hand (and from all rows where each has one label: that is cheaper still); other
+    modules by a second forward pass of these rows and K backward passes through it. Where rows
+    depend on each other (batch normalisation) or the module is random, such a pass would differ:
+    the exact route is then taken and a warning says so once.
 
     Error: that of a Gramian from fewer rows; the gradient of a task without a label in these rows
     is zero in it. The update itself is exact for the weights that follow.

@@ -99,8 +99,9 @@ def fused_head(outputs: Tensor, own: Sequence[Tensor]) -> Layer | None:
     except Unrecognised:
         return None
     held = {id(layer.weight), id(layer.bias)} if layer is not None else set()
-    alone = layer is not None and layer.weight is not None and layer.matrix is not None
-    return layer if alone and own and all(id(p) in held for p in own) else None
+    mine = {id(p) for p in own}
+    alone = layer is not None and layer.matrix is not None and id(layer.weight) in mine
+    return layer if alone and mine <= held else None
 
 
 def by_task(products: Tensor, columns: Columns) -> Tensor:
@@ -178,9 +179,16 @@ def met(edges: set[tuple[Any, int]]) -> set[tuple[Any, int]]:
                 break
             way.append(below[0])
         ways.append(way)
-    common = set(ways[0]).intersection(*ways[1:])
-    first = next((edge for edge in ways[0] if edge in common), None)
-    return edges if first is None else {first}
+    groups: list[list[list[tuple[Any, int]]]] = []  # of ways that meet, if not all at one place
+    for way in ways:
+        meeting = [g for g in groups if any(set(way) & set(other) for other in g)]
+        groups = [g for g in groups if g not in meeting]
+        groups.append([way, *(other for g in meeting for other in g)])
+    found = set()
+    for group in groups:
+        common = set(group[0]).intersection(*group[1:])
+        found.add(next(edge for edge in group[0] if edge in common))
+    return found
 
 
 class Features(Engine):

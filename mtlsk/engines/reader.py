@@ -12,15 +12,16 @@ from torch import Tensor
 from mtlsk.autodiff import weighted_gradient
 from mtlsk.engines.base import Engine, Forward
 from mtlsk.engines.linear import LinearGradients
-from mtlsk.linear_graph import LinearGraph, Unrecognised, Workspace
+from mtlsk.linear_graph import LinearGraph, Unrecognised, Workspace, leaves_beside
 
 
 class Reader:
     """Reads the graphs of forward passes, and trusts a structure only once it has been checked.
 
-    The first pass of a structure is differentiated by hand and by autograd: what is said of the
-    losses in :class:`Forward` could be wrong. Where the two differ, autograd is used from then on,
-    and a warning says so once.
+    In every pass the way from the losses to the outputs is looked at: parameters met on it (a
+    penalty) would be missed. The first pass of a structure is differentiated by hand and by
+    autograd: what is said of the losses in :class:`Forward` could be wrong. Where either finds
+    something, autograd is used for such passes, and a warning says so once.
     """
 
     def __init__(self) -> None:
@@ -47,17 +48,20 @@ class Reader:
         """Return the graph of the outputs if it is one of linear layers, else None."""
         if forward is None or not shared or not losses.requires_grad:
             return None
+        beside = leaves_beside(losses, forward.outputs)
         graph = None if self.last is None else self.last.again(forward.outputs)
-        if graph is not None and shared is self.last_shared:
+        if graph is not None and shared is self.last_shared and not beside:
             return graph
         try:
             graph = LinearGraph(forward.outputs, self.workspace)
         except Unrecognised:
             return None
         known = {id(p) for layer in graph.layers for p in (layer.weight, layer.bias)}
-        key = (*graph.signature, *(str(id(p) in known) for p in shared))
+        # what acts in the losses beside the outputs too, the graph does not see
+        straight = not beside & (known | {id(p) for p in shared})
+        key = (str(straight), *graph.signature, *(str(id(p) in known) for p in shared))
         if key not in self.trusted:
-            self.trusted[key] = agree(losses, shared, own, forward, graph)
+            self.trusted[key] = straight and agree(losses, shared, own, forward, graph)
             if not self.trusted[key]:
                 warnings.warn(
                     "the losses depend on the parameters in another way than through the "

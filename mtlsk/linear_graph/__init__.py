@@ -9,7 +9,7 @@ twice, a tied weight or a functional call cannot be mistaken for something else.
 from mtlsk.linear_graph.columns import Columns
 from mtlsk.linear_graph.cotangent import Cotangent
 from mtlsk.linear_graph.graph import LinearGraph
-from mtlsk.linear_graph.reading import LEAF, Layer, Unrecognised, read_node
+from mtlsk.linear_graph.reading import LEAF, Layer, Unrecognised, leaves_beside, read_node
 from mtlsk.linear_graph.workspace import Workspace
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "LinearGraph",
     "Unrecognised",
     "Workspace",
+    "leaves_beside",
     "read_node",
 ]

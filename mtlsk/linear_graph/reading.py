@@ -153,3 +153,19 @@ def _leaf(node: Any, leaves: set[int]) -> Tensor:
         raise Unrecognised
     leaves.add(id(variable))
     return variable
+
+
+def leaves_beside(losses: Tensor, outputs: Tensor) -> set[int]:
+    """Return the ids of the parameters that the losses reach otherwise than through the outputs."""
+    found: set[int] = set()
+    seen = {outputs.grad_fn}
+    stack: list[Any] = [losses.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() == LEAF:
+            found.add(id(node.variable))
+        stack.extend(child for child, _ in node.next_functions)
+    return found
