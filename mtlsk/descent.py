@@ -22,7 +22,7 @@ from mtlsk.aggregators import AGGREGATORS, Aggregator, OnlineDual
 from mtlsk.aggregators.online_dual import functions
 from mtlsk.autodiff import weighted_gradient
 from mtlsk.component import shown
-from mtlsk.controllers import CONTROLLERS, Controller
+from mtlsk.controllers import CONTROLLERS, Change, Controller, Live
 from mtlsk.engines import (
     ENGINES,
     Budget,
@@ -117,9 +117,14 @@ class Descent:
         self._by_hand = self._losses_only()
         self._unchecked = False
         check_engine(self.engine, self.aggregator, self.own)
-        self.changes: Mapping[str, Any] = {}
+        self.changes: dict[str, Change] = {}
         if self.controller is not None:
-            self.controller.bind(optimizer)
+            self.controller.bind(self.live)
+
+    @property
+    def live(self) -> Live:
+        """What the controller may look at."""
+        return Live(self.optimizer, self.aggregator, self.task_map, tuple(self.task_names))
 
     @torch.no_grad()
     def backward(
@@ -159,10 +164,15 @@ class Descent:
         else:
             host, gramian, back, direction = self._solve(gradients, p)
         record = self._record(host, gramian, back, direction)
+        if preserves_directions(self.optimizer):
+            feed: Any = self.optimizer
+            feed.task_directions = dict(zip(self.shared, task_directions(gradients), strict=True))
         self.changes = {}
         if self.controller is not None:
-            self.changes = self.controller.adjust(record, gradients)
-            self.apply(self.changes)
+            for name, change in self.controller.adjust(record, gradients).items():
+                known = change if isinstance(change, Change) else Change(change)
+                self.changes[name] = known
+            self.apply({name: change.value for name, change in self.changes.items()})
         self.n_steps += 1
         return record
 
@@ -194,7 +204,7 @@ class Descent:
                 gradients.losses,
                 like(shared, gradients.losses),
                 (*self.shared, *self.own),
-                keep_graph=self.controller is not None,  # it may ask for more
+                keep_graph=self.controller is not None or preserves_directions(self.optimizer),
             )
             direction, rest = whole[: len(self.shared)], whole[len(self.shared) :]
         else:
@@ -278,16 +288,24 @@ class Descent:
         p, _ = self.task_map.matrix(self._tasks)
         self.aggregator.observe(mapped(p, losses_after.detach().double().cpu()[self._tasks]))
 
+    def end_epoch(self) -> None:
+        """Tell the aggregator that an epoch has ended; some average over epochs."""
+        self.aggregator.end_epoch()
+
     def apply(self, changes: Mapping[str, Any]) -> None:
         """Make changes to live objects: ``optimizer__*``, ``aggregator__*``, ``task_scale/groups``.
 
         Those of the optimizer act in this very step (it has not read them yet), the others in the
-        next (they have acted already).
+        next (they have acted already). New groups reset the aggregator: what it remembers is
+        indexed by group.
         """
         for name, value in changes.items():
             owner, _, option = name.partition("__")
             if name == "lr":
                 set_option(self.optimizer, "lr", value)
+            elif owner == "optimizer" and option.startswith("param_groups__"):
+                _, group, option = option.split("__", 2)
+                set_option(self.optimizer, option, value, [int(group)])
             elif owner == "optimizer" and option:
                 set_option(self.optimizer, option, value)
             elif owner == "aggregator" and option:
@@ -296,7 +314,9 @@ class Descent:
             elif name == "task_scale":
                 self.task_map.scale = value
             elif name == "task_groups":
-                self.task_map.groups = value
+                before, self.task_map.groups = self.task_map.groups, value
+                if self.task_map.groups != before:
+                    self.aggregator.reset()
             else:
                 raise ValueError(
                     f"{type(self.controller).__name__} changes {name!r}, which is not live; "
@@ -347,6 +367,18 @@ class Descent:
             some, back = back, torch.zeros(k, dtype=torch.float64, device=back.device)
             back[tasks] = some
         return StepRecord(self.n_steps, host, gramian, back, direction, tuple(tasks))
+
+
+def preserves_directions(optimizer: Any) -> bool:
+    """Say whether the optimizer asks for the unit task gradients (see :class:`mtlsk.Muon`)."""
+    return bool(getattr(optimizer, "preserves_directions", False))
+
+
+def task_directions(gradients: TaskGradients) -> tuple[Tensor, ...]:
+    """Return (1/K) sum_k g_k / |g_k| in each shared tensor; a zero g_k gives nothing."""
+    norms = gradients.block_norms()
+    inverse = torch.where(norms > 0, 1 / (norms.shape[1] * norms), 0.0)
+    return gradients.combine(inverse)
 
 
 def check_engine(engine: Engine, aggregator: Aggregator, own: Sequence[Tensor]) -> None:

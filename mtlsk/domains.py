@@ -208,22 +208,62 @@ class Simplex:
 
 
 @dataclass(frozen=True)
-class Optional:
-    """A domain that also takes None."""
+class Either:
+    """The members of one domain, or some words besides; only the domain is searched.
 
-    domain: Interval | Choice
+    Parameters
+    ----------
+    domain : Interval, Choice, Simplex or PerTask
+    words : tuple
+        Further values: strings or None.
+    """
+
+    domain: Interval | Choice | Simplex | PerTask
+    words: tuple[Any, ...]
 
     def __contains__(self, value: object) -> bool:
-        """Validate None or a member of the wrapped domain."""
-        return value is None or value in self.domain
+        """Validate one of the words or a member of the wrapped domain."""
+        word = value is None or isinstance(value, str)
+        return (word and value in self.words) or value in self.domain
 
-    def resolve(self, siblings: Mapping[str, Any]) -> Optional:
+    def resolve(self, siblings: Mapping[str, Any]) -> Either:
         """Resolve the wrapped domain."""
-        return Optional(self.domain.resolve(siblings))
+        return Either(self.domain.resolve(siblings), self.words)
 
     def suggest(self, trial: Trial, name: str, n_tasks: int) -> Any:
-        """Ask for a member of the wrapped domain: None is not searched."""
+        """Ask for a member of the wrapped domain: the words are not searched."""
         return self.domain.suggest(trial, name, n_tasks)
 
     def __str__(self) -> str:
-        return f"{self.domain}, or None"
+        return ", or ".join(
+            [str(self.domain), *(str(w) if w is None else repr(w) for w in self.words)]
+        )
+
+
+@dataclass(frozen=True)
+class PerTask:
+    """A number of an interval for all tasks, or a list of one a task; one number is searched.
+
+    Parameters
+    ----------
+    domain : Interval
+    """
+
+    domain: Interval
+
+    def __contains__(self, value: object) -> bool:
+        """Validate a number or a sequence of numbers."""
+        if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+            return len(value) > 0 and all(v in self.domain for v in value)
+        return value in self.domain
+
+    def resolve(self, siblings: Mapping[str, Any]) -> PerTask:
+        """Resolve the interval."""
+        return PerTask(self.domain.resolve(siblings))
+
+    def suggest(self, trial: Trial, name: str, n_tasks: int) -> float | int:
+        """Ask for one number."""
+        return self.domain.suggest(trial, name, n_tasks)
+
+    def __str__(self) -> str:
+        return f"{self.domain}, or a list of such numbers, one a task"

@@ -20,7 +20,7 @@ import torch
 from sklearn.base import clone
 from torch import Tensor
 
-from mtlsk.aggregators import AGGREGATORS, Aggregator, OnlineDual
+from mtlsk.aggregators import AGGREGATORS, PROPERTIES, Aggregator, OnlineDual
 from mtlsk.component import Component, describe
 from mtlsk.controllers import CONTROLLERS, Controller
 from mtlsk.descent import Descent
@@ -72,10 +72,14 @@ def check_aggregator(aggregator: Aggregator) -> None:
     Checked: clone, pickle and the config grammar; weights of shape (K,), float64 and finite on
     ordinary and hostile Gramians (K = 1, zero and duplicated rows, norm ratios of 1e3, |J| = 1e-8,
     all zero); inputs left as they were; the same answer again after reset and after a state round
-    trip; permuted tasks give permuted weights; a float32 Gramian is accepted; where there is an
-    online dual, :func:`check_online_dual`.
+    trip; permuted tasks give permuted weights, and random ones come from torch's generator only;
+    one unit for all tasks changes no direction; NaN and inf are refused by a ValueError that names
+    the task; a float32 Gramian is accepted; what its ``properties`` claim
+    (:func:`check_properties`); where there is an online dual, :func:`check_online_dual`.
     """
     check_component(aggregator, AGGREGATORS)
+    check_refusals(aggregator)
+    check_properties(aggregator)
     name = type(aggregator).__name__
     for what, gramian in gramians():
         k = len(gramian)
@@ -101,7 +105,7 @@ def check_aggregator(aggregator: Aggregator) -> None:
         assert torch.equal(got, expected), f"{where}: state_dict does not hold all of the memory"
 
         order = torch.arange(k - 1, -1, -1)
-        if not any(params[n] is not None for n in per_task):
+        if not aggregator.stochastic and not any(params[n] is not None for n in per_task):
             permuted = _call(clone(aggregator), gramian[order][:, order], losses[order])
             # in the norm of the update: weights of a singular Gramian are not unique
             gap = permuted - weights[order]
@@ -109,6 +113,16 @@ def check_aggregator(aggregator: Aggregator) -> None:
             size = float(gramian.diagonal().max()) * float(weights.abs().max()) ** 2
             assert square <= 1e-10 * size, f"{where}: permuted tasks change the update"
         _call(clone(aggregator), gramian.float(), losses.float())
+        if aggregator.unit_free:
+            units = _call(clone(aggregator), 1e4 * gramian, 1e2 * losses)
+            x, y = (float(w @ gramian @ w) for w in (weights, units))
+            along = float(weights @ gramian @ units)
+            parallel = along >= 0 and along**2 >= x * y * (1 - 1e-9)
+            assert parallel, f"{where}: another direction in another unit for all losses"
+        with_zero = losses.clone()
+        with_zero[0] = 0.0  # nothing is left to learn
+        weights = _call(clone(aggregator), gramian, with_zero)
+        assert bool(weights.isfinite().all()), f"{where}, a loss of 0: weights {weights.tolist()}"
     if isinstance(aggregator, OnlineDual) and aggregator.has_online_dual:
         check_online_dual(aggregator)
 
@@ -138,8 +152,98 @@ def check_online_dual(aggregator: OnlineDual) -> None:
             assert inside, f"{where}: dual weights {moved.tolist()}"
 
 
+def check_refusals(aggregator: Aggregator) -> None:
+    """Raise AssertionError unless NaN and inf are refused, naming the task, and nothing is kept."""
+    name = type(aggregator).__name__
+    good, losses = torch.eye(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+    for value in (math.nan, math.inf):
+        gramian, bad_losses = good.clone(), losses.clone()
+        gramian[1, :], gramian[:, 1], bad_losses[1] = value, value, value
+        cases = [("loss", good, bad_losses)]
+        if aggregator.needs == "gramian":
+            cases.append(("gradient", gramian, losses))
+        for what, g, values in cases:
+            live = clone(aggregator)
+            try:
+                weights = _call(live, g, values)
+            except ValueError as error:
+                said = str(error)
+                assert "task 1" in said, f"{name}: a {what} of {value} names no task: {said}"
+            else:
+                raise AssertionError(f"{name}: a {what} of {value} gives {weights.tolist()}")
+            assert not live.state_dict(), f"{name}: a {what} of {value} is remembered"
+
+
+def check_properties(aggregator: Aggregator) -> None:
+    """Raise AssertionError where something claimed in ``properties`` does not hold.
+
+    Each is tried on random Gramians of independent, correlated and conflicting gradients of
+    different norms; of an aggregator with a memory, in its first and in its fifth call.
+    """
+    name = type(aggregator).__name__
+    unknown = aggregator.properties - set(PROPERTIES)
+    assert not unknown, f"{name} claims {sorted(unknown)}; known: {', '.join(PROPERTIES)}"
+    for seed in range(12):
+        j = gradients(seed)
+        for calls in (1, 5):
+            for claimed in sorted(aggregator.properties):
+                held = holds(claimed, aggregator, j, calls)
+                assert held, f"{name} is not {claimed} on gradients({seed}), call {calls}"
+
+
+def gradients(seed: int, k: int = 3, m: int = 8, ratio: float = 10.0) -> Tensor:
+    """Return J (K, m): independent, correlated or conflicting rows in turn, of different norms."""
+    generator = torch.Generator().manual_seed(seed)
+    j = torch.randn(k, m, generator=generator, dtype=torch.float64)
+    common = torch.randn(m, generator=generator, dtype=torch.float64)
+    if seed % 3 == 1:
+        j = 0.3 * j + common
+    if seed % 3 == 2:
+        j = j + torch.tensor([1.0, -1.0] * k, dtype=torch.float64)[:k, None] * common
+    scales = torch.logspace(0, math.log10(ratio), k, dtype=torch.float64)
+    return j * scales[torch.randperm(k, generator=generator), None]
+
+
+def holds(claimed: str, aggregator: Aggregator, j: Tensor, calls: int = 1) -> bool:
+    """Say whether a property of ``PROPERTIES`` holds for the update from J, in its n-th call."""
+    losses = torch.linspace(1.0, 2.0, len(j), dtype=torch.float64)
+
+    def update(j: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
+        live = clone(aggregator)
+        for _ in range(calls):
+            w = _call(live, j @ j.T, losses)
+        return w, w @ j
+
+    w, d = update(j, losses)
+    if claimed == "non-conflicting":
+        return bool((j @ d >= -1e-9 * j.norm(dim=1) * d.norm()).all())
+    if claimed == "simplex":
+        return bool((w >= 0).all()) and math.isclose(float(w.sum()), 1, rel_tol=1e-9)
+    if claimed == "mean length":
+        return math.isclose(float(d.norm()), float(j.mean(0).norm()), rel_tol=1e-9)
+    if claimed == "scale-invariant":
+        units = torch.tensor([1.0, 3.0, 0.2], dtype=torch.float64).repeat(len(j))[: len(j)]
+        _, other = update(units[:, None] * j, units * losses)
+        return bool(torch.allclose(d / d.norm(), other / other.norm(), rtol=1e-6, atol=1e-7))
+    if claimed == "stationary":  # all tasks in balance, and two of them while the others agree
+        points = (torch.cat([j[:-1], -j[:-1].mean(0, keepdim=True)]), torch.cat([j[:-1], -j[:1]]))
+        updates = [update(point, losses)[1].norm() for point in points]
+        pairs = zip(updates, points, strict=True)
+        return all(float(d) <= 1e-6 * float(point.norm()) for d, point in pairs)
+    raise ValueError(f"unknown property {claimed!r}; known: {', '.join(PROPERTIES)}")
+
+
 def _call(aggregator: Aggregator, gramian: Tensor, losses: Tensor) -> Tensor:
-    return aggregator.task_weights(gramian if aggregator.needs == "gramian" else None, losses)
+    """Call the aggregator with torch's generator seeded; only a stochastic one may draw from it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        before = torch.get_rng_state()
+        w = aggregator.task_weights(gramian if aggregator.needs == "gramian" else None, losses)
+        drew = not torch.equal(before, torch.get_rng_state())
+    assert aggregator.stochastic or not drew, (
+        f"{type(aggregator).__name__} draws random numbers; it must say stochastic = True"
+    )
+    return w
 
 
 def check_controller(
@@ -196,7 +300,7 @@ def _trace(
                 controller.reset()
                 controller.load_state_dict(state)
         descent.backward(((module(x) - y) ** 2).mean(0))
-        changes.append(dict(descent.changes))
+        changes.append({name: change.value for name, change in descent.changes.items()})
         descent.optimizer.step()
     return changes, middle
 

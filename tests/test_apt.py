@@ -204,7 +204,10 @@ def test_it_looks_at_the_aggregated_direction_over_all_shared_parameters():
         assert torch.equal(torch.cat([d.reshape(-1) for d in record.direction]), flat)
         if previous is not None:
             s = float(torch.cosine_similarity(flat, previous, dim=0))
-            assert descent.changes == {"optimizer__momentum": pytest.approx(0.45 * (1 + s))}
+            assert list(descent.changes) == ["optimizer__momentum"]
+            value, reason = descent.changes["optimizer__momentum"]
+            assert value == pytest.approx(0.45 * (1 + s))
+            assert reason == "cosine of successive updates"
         previous = flat.clone()
         optimizer.step()
 

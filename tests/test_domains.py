@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 import pytest
 
-from mtlsk.domains import Choice, Domain, Interval, Optional, Simplex, is_real
+from mtlsk.domains import Choice, Domain, Either, Interval, PerTask, Simplex, is_real
 
 
 class FakeTrial:
@@ -31,7 +31,9 @@ class FakeTrial:
         return choices[-1]
 
 
-@pytest.mark.parametrize("domain", [Interval(0, 1), Choice("a"), Simplex(), Optional(Choice("a"))])
+@pytest.mark.parametrize(
+    "domain", [Interval(0, 1), Choice("a"), Simplex(), Either(Choice("a"), (None,))]
+)
 def test_every_domain_follows_the_protocol(domain):
     assert isinstance(domain, Domain)
     assert domain.resolve({}) == domain
@@ -93,8 +95,8 @@ def test_a_sibling_bound_must_be_resolved_before_use():
     assert (resolved.low, resolved.high) == (0.4, 0.999)
     assert resolved == Interval(0.4, 0.999, open_high=True, log=True, search=(0.1, 0.9))
     assert Interval(0, "top").resolve({"top": 2.0}) == Interval(0, 2.0)
-    assert 0.3 not in Optional(upper).resolve({"beta_min": 0.4})
-    assert None in Optional(upper).resolve({"beta_min": 0.4})
+    assert 0.3 not in Either(upper, (None,)).resolve({"beta_min": 0.4})
+    assert None in Either(upper, (None,)).resolve({"beta_min": 0.4})
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_a_sibling_bound_must_be_resolved_before_use():
             Simplex(optional=True),
             "a list of one non-negative number a task, not all zero (or None: all equal)",
         ),
-        (Optional(Interval(0, 1)), "a number in [0, 1], or None"),
+        (Either(Interval(0, 1), (None,)), "a number in [0, 1], or None"),
     ],
 )
 def test_what_is_printed(domain, text):
@@ -129,7 +131,7 @@ def test_what_is_printed(domain, text):
         (Interval(0.5, 8.5, integer=True, log=True), ("int", 1, 8, True)),
         (Interval(1, 8, integer=True, open_low=True, open_high=True), ("int", 2, 7, False)),
         (Choice("a", "b"), ("categorical", ("a", "b"))),
-        (Optional(Interval(0.0, 2.0)), ("float", 0.0, 2.0, False)),
+        (Either(Interval(0.0, 2.0), (None,)), ("float", 0.0, 2.0, False)),
     ],
 )
 def test_what_a_trial_is_asked(domain, asked):
@@ -147,7 +149,7 @@ def test_what_a_trial_is_asked(domain, asked):
         Interval(2, 5, integer=True, open_low=True, open_high=True),
         Interval("a", 1.0, open_high=True, search=(0.0, 0.9)).resolve({"a": 0.2}),
         Choice("a", "b"),
-        Optional(Interval(1.0, 2.0)),
+        Either(Interval(1.0, 2.0), (None,)),
         Simplex(),
         Simplex(total="n_tasks"),
     ],
@@ -205,8 +207,8 @@ def test_none_is_a_member_only_where_it_is_said():
     assert None in Simplex(optional=True)
     assert None not in Simplex()
     assert None not in Interval(0, 1)
-    assert None in Optional(Interval(0, 1))
-    assert 2 not in Optional(Interval(0, 1))
+    assert None in Either(Interval(0, 1), (None,))
+    assert 2 not in Either(Interval(0, 1), (None,))
 
 
 @pytest.mark.parametrize(("total", "expected"), [("one", 1.0), ("n_tasks", 4.0)])
@@ -260,3 +262,21 @@ def test_a_real_trial_of_optuna_samples_members():
         study.tell(trial, 0.0)
     assert {("n", 1), ("n", 2), ("n", 3), ("solver", "exact"), ("solver", "flip")} <= seen
     assert study.trials[0].distributions["lr"].log
+
+
+def test_words_besides_a_number():
+    domain = Either(Interval(0.0, 1.0), ("auto",))
+    assert "auto" in domain
+    assert 0.5 in domain
+    for wrong in ("Auto", None, 1.5, [0.5], "mean"):
+        assert wrong not in domain
+    assert str(domain) == "a number in [0, 1], or 'auto'"
+
+
+def test_a_number_or_one_a_task():
+    domain = PerTask(Interval("low", 1.0)).resolve({"low": 0.25})
+    for right in (0.25, [0.25, 1.0], (0.5,)):
+        assert right in domain
+    for wrong in (0.2, [0.5, 0.2], [], "0.5", None, [None], [True]):
+        assert wrong not in domain
+    assert str(domain) == "a number in [0.25, 1], or a list of such numbers, one a task"

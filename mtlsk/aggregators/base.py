@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtlsk.component import Component, Registry
+from mtlsk.component import Component, Registry, shown
 from mtlsk.simplex import Array
+
+PROPERTIES = {
+    "non-conflicting": "no task's loss rises to first order: <g_k, d> >= 0 for all k",
+    "scale-invariant": "the direction of d does not depend on the units of any one loss",
+    "simplex": "the weights are non-negative and sum to 1",
+    "stationary": "d = 0 at every Pareto-stationary point",
+    "mean length": "|d| = |g0|, the length of the mean gradient",
+}
+"""What may be claimed of an aggregator, in ``properties``; check_aggregator proves it."""
 
 
 class Aggregator(Component, ABC):
     """How K task gradients become one update d = J^T w.
 
     Subclasses implement :meth:`task_weights`; a third party's whole contribution is such a class,
-    its ``domains`` and ``check_aggregator`` in a test.
+    its ``domains`` and ``check_aggregator`` in a test. What it is called with has been checked:
+    finite, of the right shapes, float64; what it returns is checked too.
+
+    Weights are at the scale of the mean loss: where a paper sums over tasks, ours is that sum
+    divided by K, so that equal gradients give the mean gradient at any K.
 
     Attributes
     ----------
@@ -28,14 +42,37 @@ class Aggregator(Component, ABC):
         one backward pass.
     needs_losses_after : bool
         Whether the step calls :meth:`observe` with the losses after the update.
+    stochastic : bool
+        Whether :meth:`task_weights` draws from torch's CPU generator (``fit`` seeds it).
+    unit_free : bool
+        Whether the direction is the same in any one unit common to all losses.
+    paper, cost : str
+        The source ("Yu et al. 2020") and the cost of the weights, for the tables.
+    properties : frozenset of str
+        Which of ``PROPERTIES`` hold for these parameters.
     active_ : tuple of int or None
         Which tasks the rows of this call are, of all K; None outside a net and where all are
-        there. Stateful aggregators index their memory by it.
+        there. Stateful aggregators index their memory by it: see :meth:`recall`.
     """
 
     needs: ClassVar[Literal["gramian", "losses"]] = "gramian"
     needs_losses_after: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
+    unit_free: ClassVar[bool] = True
+    paper: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
     active_: tuple[int, ...] | None = None
+
+    @property
+    def properties(self) -> frozenset[str]:
+        """Which of ``PROPERTIES`` hold for these parameters."""
+        return frozenset()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Check what ``task_weights`` of the subclass is called with, and what it returns."""
+        super().__init_subclass__(**kwargs)
+        if "task_weights" in vars(cls):
+            setattr(cls, "task_weights", checked(cls.task_weights))  # noqa: B010 (a method)
 
     @abstractmethod
     def task_weights(self, gramian: Tensor | None, losses: Tensor) -> Tensor:
@@ -50,10 +87,49 @@ class Aggregator(Component, ABC):
         Returns
         -------
         float64 tensor of shape (K,)
+
+        Raises
+        ------
+        ValueError
+            Naming the task, for a gradient or loss that is not finite.
         """
 
     def observe(self, losses_after: Tensor) -> None:
         """Take in the task losses (K,) after the update, if ``needs_losses_after``."""
+
+    def end_epoch(self) -> None:
+        """Take in that an epoch has ended; ``fit`` and :meth:`mtlsk.Descent.end_epoch` say so."""
+
+    def tasks_of_call(self, n_tasks: int) -> list[int]:
+        """Return the indices among all K tasks of the ``n_tasks`` rows of this call."""
+        return list(range(n_tasks)) if self.active_ is None else list(self.active_)
+
+    def recall(self, name: str, n_tasks: int, start: float = 0.0, *, pairs: bool = False) -> Tensor:
+        """Return the memory ``name`` of the tasks of this call, (n_tasks,).
+
+        Tasks met for the first time have ``start``. With ``pairs``, (n_tasks, n_tasks).
+        """
+        tasks = self.tasks_of_call(n_tasks)
+        known: Tensor | None = getattr(self, name, None)
+        least = max(tasks, default=-1) + 1
+        n_known = 0 if known is None else len(known)
+        if known is None or n_known < least:
+            shape = (least, least) if pairs else (least,)
+            more = torch.full(shape, start, dtype=torch.float64)
+            if known is not None and pairs:
+                more[:n_known, :n_known] = known
+            elif known is not None:
+                more[:n_known] = known
+            known = more
+            setattr(self, name, known)
+        return known[tasks][:, tasks] if pairs else known[tasks]
+
+    def remember(self, name: str, values: Tensor) -> None:
+        """Replace the memory ``name`` of the tasks of this call, which was recalled before."""
+        tasks = torch.tensor(self.tasks_of_call(len(values)))
+        known: Tensor = getattr(self, name).clone()
+        known[(tasks[:, None], tasks) if values.ndim == 2 else tasks] = values
+        setattr(self, name, known)
 
     def _memory(self) -> list[str]:
         return [name for name in super()._memory() if name != "active_"]
@@ -62,20 +138,54 @@ class Aggregator(Component, ABC):
 AGGREGATORS: Registry[Aggregator] = Registry("aggregator", "mtlsk.aggregators", Aggregator)
 
 
-def require_gramian(gramian: Tensor | None) -> Tensor:
-    """Return ``gramian``, or raise for a missing, non-square or non-finite one (task named)."""
+def checked(task_weights: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return ``task_weights`` with its arguments and its result checked."""
+
+    @functools.wraps(task_weights)
+    def call(self: Aggregator, gramian: Tensor | None, losses: Tensor) -> Tensor:
+        gramian = require_gramian(self, gramian) if self.needs == "gramian" else None
+        losses = require_losses(self, losses, gramian)
+        weights = task_weights(self, gramian, losses)
+        if not isinstance(weights, Tensor) or weights.shape != losses.shape:
+            what = tuple(weights.shape) if isinstance(weights, Tensor) else shown(weights)
+            raise ValueError(
+                f"{type(self).__name__}.task_weights returned {what} for {len(losses)} tasks; "
+                f"it must return a tensor of shape ({len(losses)},)"
+            )
+        return weights
+
+    return call
+
+
+def require_gramian(aggregator: Aggregator, gramian: Tensor | None) -> Tensor:
+    """Return ``gramian`` as float64, or raise for a missing, non-square or non-finite one."""
     if gramian is None:
-        raise ValueError("this aggregator needs the Gramian G = J J^T, got None")
+        raise ValueError(f"{type(aggregator).__name__} needs the Gramian G = J J^T, got None")
     if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1] or len(gramian) == 0:
         raise ValueError(f"the Gramian must have shape (K, K), got {tuple(gramian.shape)}")
     if not math.isfinite(float(gramian.numpy().sum())):  # quicker than a look at every element
         finite = gramian.isfinite()
         if not bool(finite.all()):
-            task = int((~finite).sum(0).argmax())
+            own = ~finite.diagonal()  # a bad gradient spoils its column, and its own norm
+            bad = own if bool(own.any()) else (~finite).any(0)
+            task = aggregator.tasks_of_call(len(gramian))[int(bad.nonzero()[0])]
             raise ValueError(
-                f"the gradient of task {task} is not finite: its Gramian row has NaN/inf"
+                f"the gradient of task {task} is not finite: its Gramian row has NaN or inf"
             )
-    return gramian.to(torch.float64)
+    return gramian if gramian.dtype == torch.float64 else gramian.double()
+
+
+def require_losses(aggregator: Aggregator, losses: Tensor, gramian: Tensor | None) -> Tensor:
+    """Return ``losses`` as float64, or raise for a wrong shape or a loss that is not finite."""
+    n_tasks = len(gramian) if gramian is not None else losses.numel()
+    if losses.ndim != 1 or len(losses) != n_tasks or n_tasks == 0:
+        wanted = "K" if gramian is None else str(n_tasks)
+        raise ValueError(f"the losses must have shape ({wanted},), got {tuple(losses.shape)}")
+    if not math.isfinite(float(losses.numpy().sum())) and not bool(losses.isfinite().all()):
+        place = int((~losses.isfinite()).nonzero()[0])
+        task = aggregator.tasks_of_call(n_tasks)[place]
+        raise ValueError(f"the loss of task {task} is {float(losses[place])}: not finite")
+    return losses if losses.dtype == torch.float64 else losses.double()
 
 
 class SolvedDual(Aggregator):

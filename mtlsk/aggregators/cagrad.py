@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mtlsk.aggregators.base import SolvedDual, require_gramian, scaled, spread
+from mtlsk.aggregators.base import SolvedDual, scaled, spread
 from mtlsk.aggregators.online_dual import TINY, OnlineDual, functions
 from mtlsk.domains import Interval
 from mtlsk.gramian import mean_weights
@@ -35,12 +35,22 @@ class CAGrad(OnlineDual, SolvedDual):
 
     domains = {"c": Interval(0.0, math.inf, search=(0.05, 0.95))}
 
+    paper = "Liu et al. 2021, NeurIPS"
+    cost = "a convex program over the simplex, from the last support"
+
     def __init__(self, c: float = 0.5) -> None:
         self.c = c
 
+    @property
+    def properties(self) -> frozenset[str]:
+        """Non-conflicting from c = 1 on; c = 0 is the mean gradient."""
+        if self.c == 0:
+            return frozenset({"simplex", "mean length"})
+        return frozenset({"non-conflicting"} if self.c >= 1 else ())
+
     def task_weights(self, gramian: Tensor | None, losses: Tensor) -> Tensor:
         """Return a = w0 + c sqrt(s0 / w'Gw) w, shape (K,)."""
-        gramian = require_gramian(gramian)
+        assert gramian is not None
         n_tasks = len(gramian)
         g, kept = scaled(gramian)
         progress = g.sum(1) / n_tasks  # <g_i, g0>

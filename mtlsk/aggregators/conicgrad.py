@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtlsk.aggregators.base import SolvedDual, require_gramian, scaled, spread
+from mtlsk.aggregators.base import SolvedDual, scaled, spread
 from mtlsk.aggregators.online_dual import TINY, OnlineDual, functions
 from mtlsk.domains import Choice, Interval
 from mtlsk.gramian import mean_weights
@@ -70,6 +70,8 @@ class ConicGrad(OnlineDual, SolvedDual):
     arXiv 2502.00217: primal in eq. (4), closed form and dual step in its Algorithm 1.
     """
 
+    paper = "arXiv 2502.00217"
+    cost = "a convex program over the simplex, from the last support"
     domains = {
         "c": Interval(0.0, 1.0, open_low=True, search=(0.05, 0.99)),
         "solver": Choice("exact", "flip", "printed"),
@@ -102,7 +104,7 @@ class ConicGrad(OnlineDual, SolvedDual):
 
     def task_weights(self, gramian: Tensor | None, losses: Tensor) -> Tensor:
         """Return the weights a of d = J^T a with |d| = |g0|, shape (K,)."""
-        gramian = require_gramian(gramian)
+        assert gramian is not None
         g, kept = scaled(gramian)
         share = np.full(len(g), 1 / len(gramian))
         s0 = float(share @ g @ share)
@@ -120,6 +122,11 @@ class ConicGrad(OnlineDual, SolvedDual):
         self.keep_support(solution.dual, kept)
         self.at_edge_ = solution.at_edge
         return spread(solution.weights, kept, len(gramian))
+
+    @property
+    def properties(self) -> frozenset[str]:
+        """The length is always that of the mean gradient, which c = 1 is."""
+        return frozenset({"mean length", "simplex"} if self.c == 1 else {"mean length"})
 
     @property
     def has_online_dual(self) -> bool:

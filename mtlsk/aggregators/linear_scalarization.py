@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -27,10 +28,18 @@ class LinearScalarization(Aggregator):
     """
 
     needs: ClassVar[Literal["gramian", "losses"]] = "losses"
+    cost = "none"
     domains = {"weights": Simplex(optional=True)}
 
     def __init__(self, weights: Sequence[float] | None = None) -> None:
         self.weights = weights
+
+    @property
+    def properties(self) -> frozenset[str]:
+        """Equal weights are those of the mean; others are taken as they are."""
+        if self.weights is None:
+            return frozenset({"simplex", "mean length"})
+        return frozenset({"simplex"} if math.isclose(sum(self.weights), 1) else ())
 
     def task_weights(self, gramian: Tensor | None, losses: Tensor) -> Tensor:
         """Return the fixed weights of the active tasks, shape (K,)."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mtlsk.aggregators.base import SolvedDual, require_gramian, scaled, spread
+from mtlsk.aggregators.base import SolvedDual, scaled, spread
 from mtlsk.aggregators.online_dual import OnlineDual
 from mtlsk.gramian import mean_weights
 from mtlsk.simplex import min_norm_point
@@ -26,9 +26,13 @@ class MGDA(OnlineDual, SolvedDual):
     learning as multi-objective optimization", NeurIPS 2018, eq. (4).
     """
 
+    paper = "Désidéri 2012; Sener and Koltun 2018"
+    cost = "a quadratic program over the simplex, from the last support"
+    properties = frozenset({"non-conflicting", "simplex", "stationary"})
+
     def task_weights(self, gramian: Tensor | None, losses: Tensor) -> Tensor:
         """Return the min-norm weights, on the simplex, shape (K,)."""
-        gramian = require_gramian(gramian)
+        assert gramian is not None
         g, kept = scaled(gramian)
         if not kept:
             return mean_weights(gramian)

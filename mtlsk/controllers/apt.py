@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtlsk.controllers.base import Controller
+from mtlsk.controllers.base import Change, Controller, Live
 from mtlsk.domains import Interval
 from mtlsk.engines.base import TaskGradients
 from mtlsk.record import StepRecord
@@ -62,8 +62,9 @@ class APT(Controller):
         self.beta_min = beta_min
         self.beta_max = beta_max
 
-    def bind(self, optimizer: torch.optim.Optimizer) -> None:
+    def bind(self, live: Live) -> None:
         """Find where the optimizer keeps its momentum."""
+        optimizer = live.optimizer
         name = type(optimizer).__name__
         group = optimizer.defaults
         if getattr(optimizer, "corrects_varying_beta1", False):
@@ -95,10 +96,15 @@ class APT(Controller):
         self.previous_ = direction
         self.beta_ = momentum(self.beta_min, self.beta_max, s)
         if not self._drives_dampening:
-            return {"optimizer__momentum": self.beta_}
+            return {"optimizer__momentum": Change(self.beta_, REASON)}
         # torch keeps no buffer at momentum 0: the smallest positive number is 0 in every product
         beta = self.beta_ if self.beta_min == self.beta_max else max(self.beta_, sys.float_info.min)
-        return {"optimizer__momentum": beta, "optimizer__dampening": beta}
+        return {
+            name: Change(beta, REASON) for name in ("optimizer__momentum", "optimizer__dampening")
+        }
+
+
+REASON = "cosine of successive updates"
 
 
 def momentum(beta_min: float, beta_max: float, s: float) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
@@ -13,20 +14,58 @@ from mtlsk.engines.base import TaskGradients
 from mtlsk.record import StepRecord
 
 
+class Change(NamedTuple):
+    """A new value of something live, and why: reasons are kept in the history.
+
+    A reason that is the same text in every step ("cosine of successive updates") makes one entry
+    an epoch; one with figures in it makes one entry each time.
+    """
+
+    value: Any
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Live:
+    """The live objects of a training, to look at in :meth:`Controller.bind`; never change them.
+
+    Attributes
+    ----------
+    optimizer : torch optimizer
+    aggregator : Aggregator
+    task_map : TaskMap
+    task_names : tuple of str
+    """
+
+    optimizer: torch.optim.Optimizer
+    aggregator: Any
+    task_map: Any
+    task_names: tuple[str, ...]
+
+
 class Controller(Component, ABC):
     """What adapts while training: a record of the step in, changes to live parameters out.
 
-    Changes are in the estimator's own words: ``{"optimizer__momentum": .84}`` acts in this very
-    step, ``aggregator__*``, ``task_scale`` and ``task_groups`` from the next on. Parameters of the
-    estimator are never altered, only live objects, so a clone of a fitted net starts afresh.
+    Changes are in the estimator's own words: ``{"lr": Change(.01, "kappa 31 > 10")}``. Those of
+    the optimizer (``lr``, ``optimizer__momentum``, ``optimizer__param_groups__0__momentum``) act
+    in this very step, ``aggregator__*``, ``task_scale`` and ``task_groups`` from the next on.
+    Parameters of the estimator are never altered, only live objects, so a clone of a fitted net
+    starts afresh.
+
+    Attributes
+    ----------
+    paper : str
+        The source, for the tables.
     """
 
-    def bind(self, optimizer: torch.optim.Optimizer) -> None:
-        """Look at the optimizer before the first step; raise ValueError if it cannot be driven."""
+    paper: ClassVar[str] = ""
+
+    def bind(self, live: Live) -> None:
+        """Look at the live objects before the first step; ValueError if they cannot be driven."""
 
     @abstractmethod
     def adjust(self, record: StepRecord, gradients: TaskGradients) -> Mapping[str, Any]:
-        """Return the changes to make, empty for none.
+        """Return the changes to make, each a value or a :class:`Change`; empty for none.
 
         Parameters
         ----------

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mtlsk.autodiff import weighted_gradient
-from mtlsk.domains import Interval, Optional
+from mtlsk.domains import Either, Interval
 from mtlsk.engines.base import Engine, Forward, TaskGradients
 from mtlsk.engines.exact import AutogradGradients
 from mtlsk.engines.linear import LinearGradients
@@ -90,7 +90,7 @@ class Budget(Engine):
     error: ClassVar[str] = "sampling error of a Gramian from fewer rows"
     domains = {
         **Engine.domains,
-        "rows": Optional(Interval(1, 10**9, integer=True, log=True, search=(16, 256))),
+        "rows": Either(Interval(1, 10**9, integer=True, log=True, search=(16, 256)), (None,)),
     }
 
     def __init__(self, rows: int | None = None, every: int = 1) -> None:

@@ -117,7 +117,8 @@ class TrainingLoop(NeuralNet):  # type: ignore[misc]
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Record the epoch's means: losses and weights a task, smallest cosine, changes."""
         super().on_epoch_end(net, **kwargs)
-        row = self._meter.summary()
+        self._descent.end_epoch()
+        row = self._meter.summary() | statistics_of(self.optimizer_)
         self._epoch_losses = {
             name: row.pop(name) for name in ("train_loss", "valid_loss") if name in row
         }
@@ -303,6 +304,12 @@ def check_shape(losses: Tensor, labels: Tensor) -> None:
             f"the losses have shape {tuple(losses.shape)} for labels of shape "
             f"{tuple(labels.shape)}; a criterion must return one loss a row, without reduction"
         )
+
+
+def statistics_of(optimizer: Any) -> dict[str, float]:
+    """Return what the optimizer has to say about an epoch, by its own ``statistics()``."""
+    own = getattr(optimizer, "statistics", None)
+    return own() if callable(own) else {}
 
 
 def _mean_loss(record: Any) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mtlsk.aggregators import AGGREGATORS
 from mtlsk.component import closest
-from mtlsk.controllers import CONTROLLERS
+from mtlsk.controllers import CONTROLLERS, Live
 from mtlsk.descent import Descent, DivergenceError, check_engine, split_parameters
 from mtlsk.engines import build_engine
 from mtlsk.engines.exact import AutogradGradients, gramian_of
@@ -197,7 +197,8 @@ class MultiTaskNet(TrainingLoop):
         with self._seeded(self.seed_):
             super().initialize()
         if self.controller_ is not None:
-            self.controller_.bind(self.optimizer_)
+            live = Live(self.optimizer_, self.aggregator_, self.task_map_, tuple(self.task_names_))
+            self.controller_.bind(live)
         _, own = split_parameters(self.module_, len(self.task_names_))
         check_engine(build_engine(self.gramian), self.aggregator_, own)
         return self

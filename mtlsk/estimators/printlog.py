@@ -13,6 +13,7 @@ from skorch.callbacks import PassthroughScoring, PrintLog
 from tabulate import tabulate
 from torch import Tensor
 
+from mtlsk.controllers import Change
 from mtlsk.gramian import min_cosine
 from mtlsk.record import StepRecord
 
@@ -30,7 +31,9 @@ class EpochMeter:
         self.weights = Mean()
         self.gramians: list[Tensor] = []
         self.cosines: list[Tensor] = []
-        self.changes: dict[str, list[float]] = defaultdict(list)
+        self.changed: dict[str, list[float]] = defaultdict(list)
+        self.runs: dict[str, dict[str, Any]] = {}  # the last entry of each name
+        self.entries: list[dict[str, Any]] = []
 
     def add_losses(self, part: str, losses: Tensor, rows: Tensor | None, n: int) -> None:
         """Add the mean losses (K,), float64, of a batch of n rows.
@@ -42,16 +45,24 @@ class EpochMeter:
             sums = self.parts[part] = PartSums()
         sums.add(losses, rows, n)
 
-    def add_step(self, record: StepRecord, changes: Mapping[str, Any]) -> None:
-        """Add a step's task weights, smallest cosine and what its controller set."""
+    def add_step(self, record: StepRecord, changes: Mapping[str, Change]) -> None:
+        """Add a step's task weights, smallest cosine and what its controller set, and why."""
         self.weights.add(record.weights)
         if record.gramian is not None and len(record.gramian) > 1:
             self.gramians.append(record.gramian)
             if len(self.gramians) == HELD:
                 self._flush()
-        for name, value in changes.items():
+        for name, (value, reason) in changes.items():
             if isinstance(value, numbers.Real):
-                self.changes[name].append(float(value))
+                value = float(value)
+                self.changed[name].append(value)
+            run = self.runs.get(name)
+            if run is not None and run["reason"] == reason:
+                run["value"], run["n"] = value, run["n"] + 1
+                continue
+            entry = {"step": record.step, "name": name, "value": value, "reason": reason, "n": 1}
+            self.runs[name] = entry
+            self.entries.append(entry)
 
     def _flush(self) -> None:
         """Reduce the Gramians held to their smallest cosines, many at once."""
@@ -62,7 +73,11 @@ class EpochMeter:
         self.gramians = []
 
     def summary(self) -> dict[str, Any]:
-        """Return the epoch's means: ``train_losses``, ``valid_losses``, ``task_weights``, ..."""
+        """Return the epoch's means: ``train_losses``, ``valid_losses``, ``task_weights``, ...
+
+        And ``changes``, what the controller changed: a list of dicts of the ``step`` (the first
+        of ``n`` in a row with the same reason), ``name``, last ``value``, and ``reason``.
+        """
         row: dict[str, Any] = {}
         for part, sums in self.parts.items():
             row[f"{part}_losses"], row[f"{part}_loss"] = sums.means()
@@ -71,7 +86,8 @@ class EpochMeter:
         self._flush()
         if self.cosines:
             row["min_cosine"] = float(torch.cat(self.cosines).mean())
-        return row | {name: math.fsum(v) / len(v) for name, v in self.changes.items()}
+        row["changes"] = self.entries
+        return row | {name: math.fsum(v) / len(v) for name, v in self.changed.items()}
 
 
 HELD = 64
