@@ -17,7 +17,7 @@ PACKAGE = ROOT / "mtlsk"
 # from the top down: a module imports modules of lower lines only, never one of its own
 LAYERS = [
     "cli",
-    "report",
+    "report catalogue",
     "figure",
     "study",
     "worker",
