@@ -8,14 +8,18 @@ from mtlsk.simplex.faces import search_faces
 from mtlsk.simplex.minimum import linear_plus_norm, min_norm_point
 from mtlsk.simplex.nonnegative import shortest_increase
 from mtlsk.simplex.numerics import Array, Mask, rounding
+from mtlsk.simplex.units import equal_projections, spectrum, unit_cosines
 
 __all__ = [
     "Array",
     "Mask",
+    "equal_projections",
     "linear_plus_norm",
     "min_norm_point",
     "rounding",
     "search_faces",
     "shortest_increase",
+    "spectrum",
     "spread_on_simplex",
+    "unit_cosines",
 ]
