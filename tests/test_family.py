@@ -16,6 +16,7 @@ from mtlsk.aggregators import (
     AlignedMTL,
     CAGrad,
     ConicGrad,
+    FairGrad,
     LinearScalarization,
 )
 from mtlsk.testing import check_aggregator, gradients, holds
@@ -28,6 +29,9 @@ OTHERS: list[Aggregator] = [
     MGDA(normalization="loss+"),
     AlignedMTL(scale="median"),
     AlignedMTL(scale="rmse"),
+    FairGrad(alpha=0.5),
+    FairGrad(alpha=1.0),
+    FairGrad(alpha=10.0),
     CAGrad(c=0.0),
     CAGrad(c=1.0),
     ConicGrad(c=0.05),

@@ -5,9 +5,11 @@ from mtlsk.aggregators.base import AGGREGATORS, PROPERTIES, Aggregator
 from mtlsk.aggregators.cagrad import CAGrad
 from mtlsk.aggregators.config import ConFIG
 from mtlsk.aggregators.conicgrad import ConicGrad
+from mtlsk.aggregators.fairgrad import FairGrad
 from mtlsk.aggregators.imtlg import IMTLG
 from mtlsk.aggregators.linear_scalarization import LinearScalarization
 from mtlsk.aggregators.mgda import MGDA
+from mtlsk.aggregators.nashmtl import NashMTL
 from mtlsk.aggregators.online_dual import OnlineDual
 from mtlsk.aggregators.pcgrad import PCGrad
 
@@ -21,7 +23,9 @@ __all__ = [
     "CAGrad",
     "ConFIG",
     "ConicGrad",
+    "FairGrad",
     "LinearScalarization",
+    "NashMTL",
     "OnlineDual",
     "PCGrad",
 ]

@@ -5,6 +5,7 @@ Each works on a Gramian (K, K) only: nothing here sees a gradient.
 
 from mtlsk.simplex.draws import spread_on_simplex
 from mtlsk.simplex.faces import search_faces
+from mtlsk.simplex.fair import fair_weights
 from mtlsk.simplex.minimum import linear_plus_norm, min_norm_point
 from mtlsk.simplex.nonnegative import shortest_increase
 from mtlsk.simplex.numerics import Array, Mask, rounding
@@ -14,6 +15,7 @@ __all__ = [
     "Array",
     "Mask",
     "equal_projections",
+    "fair_weights",
     "linear_plus_norm",
     "min_norm_point",
     "rounding",
