@@ -18,6 +18,7 @@ from mtlsk.aggregators import (
     ConicGrad,
     FairGrad,
     LinearScalarization,
+    SDMGrad,
 )
 from mtlsk.testing import check_aggregator, gradients, holds
 
@@ -32,6 +33,8 @@ OTHERS: list[Aggregator] = [
     FairGrad(alpha=0.5),
     FairGrad(alpha=1.0),
     FairGrad(alpha=10.0),
+    SDMGrad(lam=0.0),
+    SDMGrad(lam=3.0),
     CAGrad(c=0.0),
     CAGrad(c=1.0),
     ConicGrad(c=0.05),
