@@ -41,6 +41,9 @@ OTHERS: list[Aggregator] = [
     ConicGrad(c=1.0),
     ConicGrad(solver="flip"),
     ConicGrad(solver="printed"),
+    ConicGrad(c="auto"),
+    ConicGrad(c="auto", solver="flip"),
+    ConicGrad(c="auto", solver="printed"),
 ]
 """Members with other parameters than their defaults."""
 FAMILY = [*DEFAULTS, *OTHERS]

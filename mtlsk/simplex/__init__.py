@@ -3,6 +3,7 @@
 Each works on a Gramian (K, K) only: nothing here sees a gradient.
 """
 
+from mtlsk.simplex.cone import ConeSolution, exact_cone
 from mtlsk.simplex.draws import spread_on_simplex
 from mtlsk.simplex.faces import search_faces
 from mtlsk.simplex.fair import fair_weights
@@ -13,8 +14,10 @@ from mtlsk.simplex.units import equal_projections, spectrum, unit_cosines
 
 __all__ = [
     "Array",
+    "ConeSolution",
     "Mask",
     "equal_projections",
+    "exact_cone",
     "fair_weights",
     "linear_plus_norm",
     "min_norm_point",
