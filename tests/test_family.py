@@ -19,6 +19,7 @@ from mtlsk.aggregators import (
     FairGrad,
     LinearScalarization,
     SDMGrad,
+    Torchjd,
 )
 from mtlsk.testing import check_aggregator, gradients, holds
 
@@ -35,6 +36,7 @@ OTHERS: list[Aggregator] = [
     FairGrad(alpha=10.0),
     SDMGrad(lam=0.0),
     SDMGrad(lam=3.0),
+    Torchjd(method="PCD"),
     CAGrad(c=0.0),
     CAGrad(c=1.0),
     ConicGrad(c=0.05),

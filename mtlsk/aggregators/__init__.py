@@ -14,6 +14,7 @@ from mtlsk.aggregators.nashmtl import NashMTL
 from mtlsk.aggregators.online_dual import OnlineDual
 from mtlsk.aggregators.pcgrad import PCGrad
 from mtlsk.aggregators.sdmgrad import SDMGrad
+from mtlsk.aggregators.torchjd import Torchjd
 from mtlsk.aggregators.upgrad import UPGrad
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "OnlineDual",
     "PCGrad",
     "SDMGrad",
+    "Torchjd",
     "UPGrad",
 ]
