@@ -28,7 +28,8 @@ def trajectory(aggregator, start, steps, lr):
     """Return the points (steps + 1, 2) that Adam visits from a start."""
     point = torch.nn.ParameterList([torch.nn.Parameter(torch.tensor(start, dtype=torch.float64))])
     optimizer = Adam(point.parameters(), lr=lr)
-    descent = Descent(point, optimizer, aggregator, n_tasks=2)
+    # updates of one length, |d| = |g0|: the pictures differ in directions alone
+    descent = Descent(point, optimizer, aggregator, n_tasks=2, update_norm="mean")
     points = [list(start)]
     for _ in range(steps):
         descent.backward(toy_losses(point[0]))

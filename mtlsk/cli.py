@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
 
-LISTS = ("aggregators", "controllers", "engines", "scorers", "data")
+LISTS = ("aggregators", "controllers", "engines", "optimizers", "scorers", "data")
 
 
 class Parser(argparse.ArgumentParser):
@@ -92,6 +92,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     listing = commands.add_parser("list", help="what there is, with its parameters")
     listing.add_argument("kind", choices=LISTS, metavar=" | ".join(LISTS))
+    listing.add_argument(
+        "--markdown", action="store_true", help="a table, of aggregators, controllers or engines"
+    )
     listing.set_defaults(run=list_kind)
     return parser
 
@@ -251,46 +254,8 @@ lr = {{ low = 1e-3, high = 3e-2, log = true }}""")
 
 
 def list_kind(arguments: argparse.Namespace) -> int:
-    """Print the members of a kind with a sentence each and their parameters."""
-    for name, sentence, parameters in _members(arguments.kind):
-        print(f"{name}\n    {sentence}")
-        for line in parameters:
-            print(f"      {line}")
+    """Print the members of a kind with a sentence each and their parameters, or a table."""
+    from mtlsk.catalogue import as_markdown, as_text
+
+    print(as_markdown(arguments.kind) if arguments.markdown else as_text(arguments.kind))
     return 0
-
-
-def _members(kind: str) -> list[tuple[str, str, list[str]]]:
-    """Return (name, first sentence, a line a parameter) for each member of a kind."""
-    import inspect
-
-    from mtlsk.aggregators import AGGREGATORS
-    from mtlsk.controllers import CONTROLLERS
-    from mtlsk.datasets import MAKERS
-    from mtlsk.engines import AUTO, ENGINES
-    from mtlsk.scorers import SCORERS
-
-    def sentence(obj: Any) -> str:
-        return " ".join((inspect.getdoc(obj) or "").split("\n\n")[0].split())
-
-    if kind == "scorers":
-        return [(name, sentence(f), []) for name, f in SCORERS.items()]
-    if kind == "data":
-        return [(n, sentence(f), [f"{n}{inspect.signature(f)}"]) for n, f in MAKERS.items()]
-    registries: dict[str, Any] = {
-        "aggregators": AGGREGATORS,
-        "controllers": CONTROLLERS,
-        "engines": ENGINES,
-    }
-    registry = registries[kind]
-    rows = [("auto", AUTO, ["for gramian=, like the others; any of them as a dict too: every = 4"])]
-    rows = rows if kind == "engines" else []
-    for name, cls in sorted(registry.members().items()):
-        parameters = [
-            f"{p.name} = {p.default!r}: {cls.domains.get(p.name, 'anything')}"
-            for p in inspect.signature(cls).parameters.values()
-        ]
-        if kind == "engines":
-            name = name.lower()
-            parameters = [f"cost: {cls.cost}", f"error: {cls.error}", *parameters]
-        rows.append((name, sentence(cls), parameters))
-    return rows

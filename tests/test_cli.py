@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mtlsk.aggregators import AGGREGATORS
 from mtlsk.cli import main
+from mtlsk.controllers import CONTROLLERS
 from mtlsk.studyfile import read_study
 
 
@@ -20,8 +22,8 @@ def run(capsys, *arguments):
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("aggregators", ["LinearScalarization", "MGDA", "CAGrad", "ConicGrad"]),
-        ("controllers", ["APT"]),
+        ("aggregators", AGGREGATORS.members()),
+        ("controllers", CONTROLLERS.members()),
         ("scorers", ["worst_r2", "neg_condition_number", "neg_h", "min_cosine"]),
         ("data", ["arm", "multi_digits", "sarcos", "linnerud"]),
     ],

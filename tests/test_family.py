@@ -89,6 +89,24 @@ def test_claimed_properties_hold_and_the_others_fail_somewhere(aggregator, claim
 
 
 @pytest.mark.parametrize("aggregator", FAMILY, ids=repr)
+@pytest.mark.parametrize("unit", [1e-8, 1e6])
+def test_one_unit_for_all_losses_changes_no_direction(aggregator, unit):
+    same = True
+    for j in SETS[:9]:
+        losses = torch.linspace(1.0, 2.0, 3, dtype=torch.float64)
+        ways = []
+        for scale in (1.0, unit):
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                live = clone(aggregator)
+                for _ in range(3):
+                    w = live.task_weights(scale**2 * j @ j.T, scale * losses)
+            ways.append((w @ j) / (w @ j).norm())
+        same &= bool(torch.allclose(*ways, rtol=1e-6, atol=1e-9))
+    assert same == aggregator.unit_free
+
+
+@pytest.mark.parametrize("aggregator", FAMILY, ids=repr)
 def test_equal_gradients_give_the_mean_gradient_at_most_rescaled(aggregator):
     """The weights are at the scale of the mean loss: no method sums over tasks."""
     g = torch.ones(3, 3, dtype=torch.float64)

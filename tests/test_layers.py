@@ -17,7 +17,7 @@ PACKAGE = ROOT / "mtlsk"
 # from the top down: a module imports modules of lower lines only, never one of its own
 LAYERS = [
     "cli",
-    "report",
+    "report catalogue",
     "figure",
     "study",
     "worker",
@@ -31,9 +31,9 @@ LAYERS = [
     "scorers",
     "estimators",
     "descent",
-    "engines aggregators controllers optimizers modules taskmap",
+    "engines aggregators controllers optimizers modules",
     "certificates regularizers",
-    "autodiff linear_graph gramian simplex record",
+    "autodiff linear_graph gramian simplex record taskmap",
     "component datasets",
     "domains whole",
 ]
