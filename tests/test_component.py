@@ -10,7 +10,15 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from mtlsk.aggregators import AGGREGATORS, MGDA, Aggregator, CAGrad, ConicGrad, LinearScalarization
+from mtlsk.aggregators import (
+    AGGREGATORS,
+    MGDA,
+    Aggregator,
+    CAGrad,
+    ConicGrad,
+    LinearScalarization,
+    UPGrad,
+)
 from mtlsk.component import Component, closest, describe, import_object, parameter_names
 from mtlsk.controllers import APT, CONTROLLERS
 from mtlsk.domains import Interval
@@ -224,7 +232,7 @@ def test_an_unknown_parameter():
     text = message(AGGREGATORS.build, {"name": "ConicGrad", "solvr": "exact"})
     assert "ConicGrad has no parameter 'solvr'" in text
     assert "did you mean 'solver'?" in text
-    assert "valid parameters: c, dual_lr, gamma, solver" in text
+    assert "valid parameters: c, dual_lr, gamma, rho, solver" in text
     for spec in ("ConicGrad", ConicGrad, ConicGrad()):
         assert message(AGGREGATORS.build, spec, {"solvr": "exact"}) == text
 
@@ -234,8 +242,8 @@ def test_a_parameter_that_is_no_text():
 
 
 def test_a_parameter_of_another_aggregator():
-    text = message(AGGREGATORS.build, {"name": "MGDA", "c": 0.5})
-    assert "MGDA has no parameter 'c'" in text
+    text = message(AGGREGATORS.build, {"name": "UPGrad", "c": 0.5})
+    assert "UPGrad has no parameter 'c'" in text
     assert "it takes no parameters" in text
     assert "CAGrad has no parameter 'solver'" in message(
         AGGREGATORS.build, "CAGrad", {"solver": "exact"}
@@ -302,8 +310,8 @@ def test_the_closest_name():
 
 
 def test_small_helpers():
-    assert parameter_names(ConicGrad) == ["c", "dual_lr", "gamma", "solver"]
-    assert parameter_names(MGDA) == []
+    assert parameter_names(ConicGrad) == ["c", "dual_lr", "gamma", "rho", "solver"]
+    assert parameter_names(UPGrad) == []
     assert parameter_names(torch.optim.SGD)[:2] == ["params", "lr"]
     assert import_object("mtlsk.aggregators:MGDA") is MGDA
     assert isinstance(build_engine("auto"), Exact)

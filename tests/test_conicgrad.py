@@ -10,8 +10,8 @@ import torch
 from scipy.optimize import minimize
 
 from mtlsk.aggregators import MGDA, ConicGrad
-from mtlsk.aggregators.conicgrad import exact_cone
 from mtlsk.certificates import critical_cone
+from mtlsk.simplex import exact_cone
 
 
 def gradient_set(seed):
@@ -359,3 +359,79 @@ def test_a_task_that_appears_later_leaves_the_others_dual_weights():
     live.task_weights(gramian, torch.ones(3))
     assert float((live.logits_[:2] - before).abs().max()) < 2 * live.dual_lr  # one step on
     assert live.n_dual_steps_ == 6
+
+
+def test_a_decay_a_task_moves_each_task_by_its_own():
+    j, c = SETS[6]
+    k, gramian = len(j), torch.from_numpy(j @ j.T)
+    gamma = [0.3 * (i % 2) for i in range(k)]
+    live = ConicGrad(c=c, solver="flip", gamma=gamma, dual_lr=0.05)
+    logits = torch.zeros(k, dtype=torch.float64, requires_grad=True)
+    adam = torch.optim.Adam([logits], lr=0.05)
+    for _ in range(20):
+        a = live.task_weights(gramian, torch.ones(k))
+        adam.zero_grad()
+        decay = (torch.tensor(gamma, dtype=torch.float64) * logits**2).sum() / 2
+        (torch.softmax(logits, 0) @ (gramian @ a) / gramian.mean() + decay).backward()
+        adam.step()
+        torch.testing.assert_close(live.logits_, logits.detach(), rtol=1e-6, atol=1e-9)
+    same = ConicGrad(c=c, solver="flip", gamma=[0.3] * k, dual_lr=0.05)
+    one = ConicGrad(c=c, solver="flip", gamma=0.3, dual_lr=0.05)
+    for _ in range(5):
+        ones = torch.ones(k)
+        assert torch.equal(same.task_weights(gramian, ones), one.task_weights(gramian, ones))
+
+
+def test_decays_are_those_of_the_tasks_that_are_there():
+    j, _ = gradient_set(1)
+    gramian = torch.from_numpy(j @ j.T)[:2, :2]
+    live = ConicGrad(solver="flip", gamma=[0.0, 5.0, 0.3]).check_domains()
+    other = ConicGrad(solver="flip", gamma=[0.0, 0.3])
+    live.active_ = (0, 2)
+    for _ in range(5):
+        ones = torch.ones(2)
+        assert torch.equal(live.task_weights(gramian, ones), other.task_weights(gramian, ones))
+    for gamma in ([0.1, 0.1, 0.1], [0.1]):
+        with pytest.raises(ValueError, match="entries for 2 tasks; give one a task, or a number"):
+            ConicGrad(solver="flip", gamma=gamma).task_weights(gramian, torch.ones(2))
+    for gamma in ([0.1, -0.1], "0.1", []):
+        with pytest.raises(ValueError, match=r"gamma must be a number in .*, or a list of such"):
+            ConicGrad(gamma=gamma).check_domains()
+
+
+@pytest.mark.parametrize("rho", [0.3, 0.9, 0.99])
+def test_the_automatic_cone_is_a_share_of_the_critical_one(rho):
+    for j, _ in SETS:
+        critical = critical_cone(torch.from_numpy(j @ j.T))
+        if critical < 1e-3:
+            continue
+        a = as_weights(j, c="auto", rho=rho)
+        np.testing.assert_array_equal(a, as_weights(j, c=rho * critical))
+        assert (j @ (a @ j)).min() > 0  # so every task is helped
+        cosine = a @ j @ j.mean(0) / (j.mean(0) @ j.mean(0))
+        assert cosine >= rho * critical - 1e-9
+
+
+def test_without_any_direction_for_all_the_automatic_cone_gives_the_mean():
+    unlike = torch.tensor([[4.0, -2.0], [-2.0, 1.0]], dtype=torch.float64)
+    for solver in ("exact", "flip", "printed"):
+        live = ConicGrad(c="auto", solver=solver).check_domains()
+        assert live.task_weights(unlike, torch.ones(2)).tolist() == [0.5, 0.5]
+        assert live.has_online_dual is False
+    with pytest.raises(ValueError, match=r"c='wide' is not allowed; c must be a number .*'auto'"):
+        ConicGrad(c="wide").check_domains()
+    for rho in (0, 1, 1.0):
+        with pytest.raises(ValueError, match="rho must be a number in"):
+            ConicGrad(c="auto", rho=rho).check_domains()
+
+
+@pytest.mark.parametrize("solver", ["flip", "printed"])
+def test_the_closed_forms_take_the_automatic_cone_of_each_step(solver):
+    j, other = SETS[6][0], SETS[15][0]
+    live, fixed = ConicGrad(c="auto", solver=solver), ConicGrad(solver=solver)
+    for rows in (j, other, j):
+        gramian = torch.from_numpy(rows @ rows.T)
+        fixed.c = 0.9 * critical_cone(gramian)
+        ones = torch.ones(len(rows))
+        assert fixed.c > 0
+        assert torch.equal(live.task_weights(gramian, ones), fixed.task_weights(gramian, ones))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from mtlsk.aggregators.base import SolvedDual, scaled, spread
 from mtlsk.aggregators.online_dual import TINY, OnlineDual, functions
-from mtlsk.domains import Choice, Interval
+from mtlsk.certificates import critical_cone
+from mtlsk.domains import Choice, Either, Interval, PerTask
 from mtlsk.gramian import mean_weights
-from mtlsk.simplex import Array, linear_plus_norm, min_norm_point, rounding, search_faces
+from mtlsk.simplex import exact_cone, rounding
 
 
 class ConicGrad(OnlineDual, SolvedDual):
@@ -44,17 +45,25 @@ class ConicGrad(OnlineDual, SolvedDual):
     iteration on the gradient J d~ / |g0|^2 with weight decay gamma (our reading of the paper's
     "one gradient step", whose units it does not give).
 
+    A fixed cone can be so narrow that none of its directions improves all tasks: from c_crit on,
+    :func:`~mtlsk.certificates.critical_cone`. With ``c="auto"`` it is c = rho c_crit in every step
+    (ours; a dynamic cone is an open question of the paper), and the update the mean gradient only
+    where no direction at all improves all tasks.
+
     Tasks with a zero gradient do not take part in the min over i (ours).
 
     Parameters
     ----------
-    c : float
+    c : float or "auto"
         Cosine of the half-angle of the cone, in (0, 1]. The paper uses .25 to .9.
     solver : "exact", "flip" or "printed"
-    gamma : float
-        Weight decay of the logits; only ``"flip"`` and ``"printed"``.
+    gamma : float, or list of K floats
+        Weight decay of the logits, for all tasks or one a task (an open question of the paper);
+        only ``"flip"`` and ``"printed"``.
     dual_lr : float
         Learning rate of the logits; only ``"flip"`` and ``"printed"``.
+    rho : float
+        Share of the critical cosine, in (0, 1); only ``c="auto"``.
 
     Attributes
     ----------
@@ -66,6 +75,11 @@ class ConicGrad(OnlineDual, SolvedDual):
         The tasks whose solved dual weights were positive, and whether the update was on the
         boundary of the cone (``"exact"`` only): where the next call begins. Memory.
 
+    Raises
+    ------
+    ValueError
+        If a list ``gamma`` has not one entry a task.
+
     **Reference** "Fantastic multi-task gradient updates and how to find them in a cone",
     arXiv 2502.00217: primal in eq. (4), closed form and dual step in its Algorithm 1.
     """
@@ -74,10 +88,11 @@ class ConicGrad(OnlineDual, SolvedDual):
     cost = "a convex program over the simplex, from the last support"
     has_cone = True  # whose cosine c a controller may set
     domains = {
-        "c": Interval(0.0, 1.0, open_low=True, search=(0.05, 0.99)),
+        "c": Either(Interval(0.0, 1.0, open_low=True, search=(0.05, 0.99)), ("auto",)),
         "solver": Choice("exact", "flip", "printed"),
-        "gamma": Interval(0.0, math.inf, search=(0.0, 0.01)),
+        "gamma": PerTask(Interval(0.0, math.inf, search=(0.0, 0.01))),
         "dual_lr": Interval(0.0, math.inf, open_low=True, log=True, search=(1e-3, 1e-1)),
+        "rho": Interval(0.0, 1.0, open_low=True, open_high=True),
     }
 
     logits_: Tensor
@@ -87,12 +102,18 @@ class ConicGrad(OnlineDual, SolvedDual):
     at_edge_: bool
 
     def __init__(
-        self, c: float = 0.5, solver: str = "exact", gamma: float = 0.001, dual_lr: float = 0.025
+        self,
+        c: float | str = 0.5,
+        solver: str = "exact",
+        gamma: float | Sequence[float] = 0.001,
+        dual_lr: float = 0.025,
+        rho: float = 0.9,
     ) -> None:
         self.c = c
         self.solver = solver
         self.gamma = gamma
         self.dual_lr = dual_lr
+        self.rho = rho
 
     def check_domains(self) -> Self:
         """Check the domains, and that the printed form is not asked for where it is undefined."""
@@ -111,13 +132,14 @@ class ConicGrad(OnlineDual, SolvedDual):
         s0 = float(share @ g @ share)
         if not kept or s0 <= rounding(g, share):  # the mean gradient is zero: no cone
             return mean_weights(gramian)
+        c = self._cosine(gramian)
         if self.solver != "exact":
-            return self._follow_dual(gramian)
+            return self._follow_dual(gramian, c)
         solution = None
-        if self.c < 1:
+        if 0 < c < 1:
             support = self.recall_support(kept)
             at_edge = getattr(self, "at_edge_", False)
-            solution = exact_cone(g, share, s0, self.c, support, at_edge)
+            solution = exact_cone(g, share, s0, c, support, at_edge)
         if solution is None:
             return mean_weights(gramian)
         self.keep_support(solution.dual, kept)
@@ -126,18 +148,24 @@ class ConicGrad(OnlineDual, SolvedDual):
 
     @property
     def properties(self) -> frozenset[str]:
-        """The length is always that of the mean gradient, which c = 1 is."""
+        """The length is that of the mean gradient, c = 1; a cone below c_crit helps all."""
+        if self.c == "auto" and self.solver == "exact":
+            return frozenset({"mean length", "non-conflicting"})
         return frozenset({"mean length", "simplex"} if self.c == 1 else {"mean length"})
 
     @property
     def has_online_dual(self) -> bool:
-        """Whether the solver is ``"exact"``: the other two follow a dual of their own."""
-        return self.solver == "exact"
+        """Whether c is a number and the solver ``"exact"``: the others follow their own dual.
+
+        The critical cosine is known from the whole Gramian only.
+        """
+        return self.solver == "exact" and self.c != "auto"
 
     def coefficients(self, s0: Any, b: Any, r: Any) -> tuple[Any, Any]:
         """Return the projection of g_w on the cone, scaled to |g0|; (1, 0) where it is zero."""
         f = functions(s0)
-        c, s = self.c, math.sqrt(1 - self.c**2)
+        c = float(self.c)
+        s = math.sqrt(1 - c * c)
         length = f.sqrt(s0)
         p = b / (length + TINY)
         q = f.sqrt(abs(r - p * p))  # below zero it is rounding
@@ -148,7 +176,11 @@ class ConicGrad(OnlineDual, SolvedDual):
         beta = f.where(mean, 0.0, f.where(inside, length / (f.sqrt(r) + TINY), on_edge))
         return alpha, beta
 
-    def _follow_dual(self, gramian: Tensor) -> Tensor:
+    def _cosine(self, gramian: Tensor) -> float:
+        """Return c of this step; 0 with ``"auto"`` where no direction improves all tasks."""
+        return self.rho * critical_cone(gramian) if self.c == "auto" else float(self.c)
+
+    def _follow_dual(self, gramian: Tensor, c: float) -> Tensor:
         """Return the weights of the closed form at the current dual weights, then move these."""
         n_all = len(gramian) if self.active_ is None else max(len(gramian), max(self.active_) + 1)
         active = list(range(len(gramian)) if self.active_ is None else self.active_)
@@ -165,17 +197,29 @@ class ConicGrad(OnlineDual, SolvedDual):
         w0 = mean_weights(gramian)
         s0 = float(w0 @ gramian @ w0)
         a = w0
-        if self.c < 1:
+        if 0 < c < 1:
             sign = 1.0 if self.solver == "flip" else -1.0
-            a = w + sign * float(w0 @ gramian @ w) / ((1 - self.c**2) * s0) * w0
+            a = w + sign * float(w0 @ gramian @ w) / ((1 - c * c) * s0) * w0
         squared = float(a @ gramian @ a)
         if squared <= 1e-28 * s0:
             return w0
         a = a * math.sqrt(s0 / squared)
         progress = gramian @ a / s0
         slope = w * (progress - float(w @ progress))  # through the softmax
-        self._adam(active, slope + self.gamma * self.logits_[active])
+        self._adam(active, slope + self._decay(active) * self.logits_[active])
         return a
+
+    def _decay(self, active: list[int]) -> float | Tensor:
+        """Return gamma, or its entries of the active tasks."""
+        if not isinstance(self.gamma, Sequence):
+            return self.gamma
+        n_given, n_tasks = len(self.gamma), max(active) + 1
+        if n_given < n_tasks or (self.active_ is None and n_given > n_tasks):
+            raise ValueError(
+                f"ConicGrad: gamma has {n_given} entries for {n_tasks} tasks; "
+                "give one a task, or a number for all"
+            )
+        return torch.tensor([self.gamma[task] for task in active], dtype=torch.float64)
 
     def _adam(self, active: list[int], slope: Tensor) -> None:
         """Move the active logits by one step of Adam (betas .9, .999)."""
@@ -186,74 +230,3 @@ class ConicGrad(OnlineDual, SolvedDual):
         v[active] = 0.999 * v[active] + 0.001 * slope**2
         denominator = (v[active] / (1 - 0.999**t)).sqrt() + 1e-8
         self.logits_[active] -= self.dual_lr * m[active] / (1 - 0.9**t) / denominator
-
-
-class ConeSolution(NamedTuple):
-    """The maximiser in the cone and its dual weights."""
-
-    weights: Array  # (K,): d = J^T weights, |d| = |g0|
-    dual: Array  # (K,), on the simplex
-    at_edge: bool  # whether d is on the boundary of the cone, or MGDA's direction
-
-
-def exact_cone(
-    g: Array,
-    w0: Array,
-    s0: float,
-    c: float,
-    support: Sequence[int] | None = None,
-    at_edge: bool = False,
-) -> ConeSolution | None:
-    """Return the maximiser in the cone, None where no direction in it improves all tasks.
-
-    ``g`` (K, K) has a positive diagonal, c < 1 and s0 = w0'G w0 > 0. The dual value of w is |g0|
-    times the length of the projection of g_w on the cone; it equals the primal value min_i (G a)_i
-    up to rounding. ``support`` and ``at_edge`` are a guess of the tasks with positive dual weights
-    and of the branch; the answer does not depend on it.
-    """
-    p = g @ w0 / math.sqrt(s0)  # progress of each task along g0 / |g0|
-    edge = _Edge(g, p, c)
-    if support and at_edge:
-        dual = search_faces(edge.gramian, support, edge.linear, edge.s)
-        if dual is not None and edge.is_maximal(dual):
-            return edge.solution(dual, w0, s0)
-        support = None
-    shortest = min_norm_point(g, support)
-    r = float(shortest @ g @ shortest)
-    if r <= rounding(g, shortest):  # Pareto-stationary: no direction improves all tasks
-        return None
-    # equality (c = cos) must not fall to rounding: both branches agree there
-    if float(p @ shortest) >= c * math.sqrt(r) * (1 - 1e-12):
-        return ConeSolution(shortest * math.sqrt(s0 / r), shortest, False)
-    return edge.solution(linear_plus_norm(edge.linear, edge.gramian, edge.s, shortest), w0, s0)
-
-
-class _Edge:
-    """The best d on the boundary of the cone; its dual is min c p(w) + s q(w) over the simplex."""
-
-    def __init__(self, g: Array, p: Array, c: float) -> None:
-        self.g, self.p, self.c, self.s = g, p, c, math.sqrt(1 - c * c)
-        self.linear = c * p
-        self.gramian = g - p[:, None] * p  # of the gradients' parts orthogonal to g0
-
-    def lengths(self, w: Array) -> tuple[float, float]:
-        """Return p(w) and q(w), 0 for a q(w) lost in rounding."""
-        squared = float(w @ self.gramian @ w)
-        q = math.sqrt(squared) if squared > rounding(self.g, w) else 0.0
-        return float(self.p @ w), q
-
-    def is_maximal(self, w: Array) -> bool:
-        """Return whether no d inside the cone is better than that of the minimising ``w``.
-
-        So it is where g_w is outside the cone (g0 then has a multiplier >= 0) or in its polar.
-        """
-        along, q = self.lengths(w)
-        return q > 0 and (self.s * along <= self.c * q or self.c * along + self.s * q <= 0)
-
-    def solution(self, w: Array, w0: Array, s0: float) -> ConeSolution | None:
-        """Return d = c g0/|g0| + s v at the length of g0, None if it does not improve all tasks."""
-        along, q = self.lengths(w)
-        if q == 0 or self.c * along + self.s * q <= 0:
-            return None
-        turned = self.s / q * (math.sqrt(s0) * w - along * w0)
-        return ConeSolution(self.c * w0 + turned, w, True)

@@ -34,9 +34,17 @@ def shortest_in_hull(gramian: Array) -> Array:
 def shortest_increase(gramian: Array, start: Array) -> Array:
     """Return a = start + u with u = argmin_{u >= 0} (start + u)'G(start + u), shape (K,).
 
-    Every diagonal element of ``gramian`` must be positive.
+    For starts (n, K), one for each. Every diagonal element of ``gramian`` must be positive.
     """
-    s, norms = _factor(gramian)
-    v, _ = nnls(s, -s @ (norms * start))
-    total: Array = start + v / norms
-    return total
+    starts = np.atleast_2d(start)
+    increased = starts.copy()
+    conflicts = np.flatnonzero((starts @ gramian < 0).any(1))  # the others are increased by 0
+    if len(conflicts):
+        s, norms = _factor(gramian)
+        targets = -(norms * starts[conflicts]) @ s.T
+        for i, target in zip(conflicts, targets, strict=True):
+            size = float(np.abs(target).max())  # short gradients as precisely as long ones
+            if size > 0:
+                v, _ = nnls(s, target / size)
+                increased[i] += size * v / norms
+    return increased.reshape(start.shape)
