@@ -104,7 +104,7 @@ def test_what_is_remembered():
         if repr(aggregator) in ("CAGrad(c=0.0)", "ConicGrad(c=1.0)"):
             expected = set()  # the mean gradient: nothing is solved
         if aggregator in (FLIP, PRINTED):
-            expected = {"logits_", "first_moment_", "second_moment_", "n_dual_steps_"}
+            expected = {"logits_", "first_moment_", "second_moment_", "n_adam_steps_"}
         assert set(live.state_dict()) == expected, aggregator
 
 
