@@ -53,6 +53,11 @@ class Component(BaseEstimator):  # type: ignore[misc]
         """Raise ValueError, naming the value and what is allowed, for a parameter out of domain."""
         params = self.get_params(deep=False)
         for name, domain in self.domains.items():
+            if name not in params:
+                raise TypeError(
+                    f"{type(self).__name__} declares a domain of {name!r}, which its __init__ "
+                    f"does not take; it takes: {', '.join(params) or 'nothing'}"
+                )
             allowed = domain.resolve(params)
             if params[name] not in allowed:
                 raise ValueError(
@@ -226,7 +231,10 @@ class Registry(Generic[T]):
 
 
 def describe(component: Component) -> dict[str, Any]:
-    """Return the plain dict that builds an equal component: its name and what is not default."""
+    """Return the plain dict that builds an equal component: its name and what is not default.
+
+    Components in lists are described too.
+    """
     cls = type(component)
     package_name = cls.__module__.rpartition(".")[0]
     # a bare name means a member of one of our own packages
@@ -236,7 +244,13 @@ def describe(component: Component) -> dict[str, Any]:
     defaults = inspect.signature(cls).parameters
     params = component.get_params(deep=False)
     return {"name": name} | {
-        key: value
+        key: _described(value)
         for key, value in params.items()
         if type(value) is not type(defaults[key].default) or value != defaults[key].default
     }
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, Component):
+        return describe(value)
+    return [_described(v) for v in value] if isinstance(value, list) else value

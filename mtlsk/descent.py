@@ -116,7 +116,7 @@ class Descent:
         self._kept: tuple[list[int], Tensor, Tensor] | None = None  # (tasks, weights, of heads)
         self._by_hand = self._losses_only()
         self._unchecked = False
-        check_engine(self.engine, self.aggregator, self.own)
+        check_engine(self.engine, self.aggregator, self.own, self.controller)
         self.changes: dict[str, Change] = {}
         if self.controller is not None:
             self.controller.bind(self.live)
@@ -160,10 +160,10 @@ class Descent:
             gradients = self.engine.differentiate(losses, self.shared, forward, self.own)
             self._by_hand = isinstance(gradients, LinearGradients)
         if isinstance(self.engine, Online) and isinstance(self.aggregator, OnlineDual):
-            host, gramian, back, direction = self._follow_dual(gradients, p, forward)
+            host, g, back, direction = self._follow_dual(gradients, p, forward)
         else:
-            host, gramian, back, direction = self._solve(gradients, p)
-        record = self._record(host, gramian, back, direction)
+            host, g, back, direction = self._solve(gradients, p)
+        record = self._record(host, p, g, back, direction)
         if preserves_directions(self.optimizer):
             feed: Any = self.optimizer
             feed.task_directions = dict(zip(self.shared, task_directions(gradients), strict=True))
@@ -184,16 +184,15 @@ class Descent:
         kept = self._kept_weights()
         host, gramian = self._to_host(gradients, not losses_only and kept is None)
         self._check_finite(host, gramian)
-        if gramian is not None:
-            gramian = mapped(p, gramian)
         if kept is None:
+            seen = None if gramian is None else mapped(p, gramian)
             weights = self.aggregator.task_weights(
-                gramian if self.aggregator.needs == "gramian" else None, mapped(p, host)
+                seen if self.aggregator.needs == "gramian" else None, mapped(p, host)
             )
             if not math.isfinite(float(weights.sum())):
                 name = type(self.aggregator).__name__
                 raise DivergenceError(f"{name} returned weights {weights.tolist()}: not finite")
-            shared = mapped_back(p, self._renormed(weights, gramian))
+            shared = mapped_back(p, self._renormed(weights, seen))
             by_loss = self.aggregator.needs == "losses"
             own = mapped_back(p, weights if by_loss else mean_weights(weights))
             self._kept = (self._tasks, shared, own)
@@ -256,7 +255,8 @@ class Descent:
         return host, None, back, direction
 
     def _losses_only(self) -> bool:
-        return self.aggregator.needs == "losses" and self.update_norm == "native"
+        looks = self.controller is not None and self.controller.needs_gramian
+        return self.aggregator.needs == "losses" and self.update_norm == "native" and not looks
 
     def _kept_weights(self) -> tuple[Tensor, Tensor] | None:
         """Return the weights of an earlier step where ``every`` says that they serve this one."""
@@ -358,7 +358,12 @@ class Descent:
             parameter.grad = gradient
 
     def _record(
-        self, host: Tensor, gramian: Tensor | None, back: Tensor, direction: tuple[Tensor, ...]
+        self,
+        host: Tensor,
+        p: Tensor | None,
+        gramian: Tensor | None,
+        back: Tensor,
+        direction: tuple[Tensor, ...],
     ) -> StepRecord:
         tasks, k = self._tasks, self.task_map.n_tasks
         if len(tasks) < k:
@@ -366,7 +371,8 @@ class Descent:
             host[tasks] = some
             some, back = back, torch.zeros(k, dtype=torch.float64, device=back.device)
             back[tasks] = some
-        return StepRecord(self.n_steps, host, gramian, back, direction, tuple(tasks))
+        seen = None if gramian is None else mapped(p, gramian)
+        return StepRecord(self.n_steps, host, seen, gramian, back, direction, tuple(tasks))
 
 
 def preserves_directions(optimizer: Any) -> bool:
@@ -381,20 +387,32 @@ def task_directions(gradients: TaskGradients) -> tuple[Tensor, ...]:
     return gradients.combine(inverse)
 
 
-def check_engine(engine: Engine, aggregator: Aggregator, own: Sequence[Tensor]) -> None:
+def check_engine(
+    engine: Engine,
+    aggregator: Aggregator,
+    own: Sequence[Tensor],
+    controller: Controller | None = None,
+) -> None:
     """Raise ValueError, naming those that can, for an engine that does not fit.
 
-    The online engine needs an aggregator with an online dual, the features engine a module with
-    parameters of the tasks' own. Aggregators that look at losses only use no engine.
+    The online engine needs an aggregator with an online dual and a controller that does without
+    the Gramian, the features engine a module with parameters of the tasks' own. Where neither
+    aggregator nor controller looks at the Gramian, no engine is used.
     """
-    if aggregator.needs == "losses":
+    looks = controller is not None and controller.needs_gramian
+    if aggregator.needs == "losses" and not looks:
         return
-    dual = isinstance(aggregator, OnlineDual) and aggregator.has_online_dual
+    dual = isinstance(aggregator, OnlineDual) and aggregator.has_online_dual and not looks
     usable = {
         name: (dual or not issubclass(cls, Online)) and (bool(own) or not issubclass(cls, Features))
         for name, cls in ENGINES.members().items()
     }
     can = ", ".join(["auto", *sorted(name.lower() for name, fits in usable.items() if fits)])
+    if isinstance(engine, Online) and looks:
+        raise ValueError(
+            f"gramian='online' computes no Gramian, which {shown(controller)} looks at; "
+            f"it can use: {can}"
+        )
     if isinstance(engine, Online) and not dual:
         raise ValueError(
             f"gramian='online' cannot serve {shown(aggregator)}, which has no online dual; "

@@ -19,6 +19,8 @@ class StepRecord:
         The raw task losses, NaN for a task without a label in the batch.
     gramian : tensor of shape (K', K') or None
         What the aggregator saw, P G P^T (None where it needs losses only).
+    task_gramian : tensor of shape (n, n) or None
+        G of the n present tasks before the task map: neither scaled nor grouped.
     weights : tensor of shape (K,)
         P^T w, the weights of the raw task gradients in the update; 0 for absent tasks.
     direction : tuple of tensors
@@ -30,6 +32,7 @@ class StepRecord:
     step: int
     losses: Tensor
     gramian: Tensor | None
+    task_gramian: Tensor | None
     weights: Tensor
     direction: tuple[Tensor, ...]
     present: tuple[int, ...]

@@ -31,9 +31,9 @@ LAYERS = [
     "scorers",
     "estimators",
     "descent",
-    "engines aggregators controllers optimizers modules taskmap",
+    "engines aggregators controllers optimizers modules",
     "certificates regularizers",
-    "autodiff linear_graph gramian simplex record",
+    "autodiff linear_graph gramian simplex record taskmap",
     "component datasets",
     "domains whole",
 ]

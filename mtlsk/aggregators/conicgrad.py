@@ -71,6 +71,7 @@ class ConicGrad(OnlineDual, SolvedDual):
 
     paper = "arXiv 2502.00217"
     cost = "a convex program over the simplex, from the last support"
+    has_cone = True  # whose cosine c a controller may set
     domains = {
         "c": Interval(0.0, 1.0, open_low=True, search=(0.05, 0.99)),
         "solver": Choice("exact", "flip", "printed"),

@@ -50,6 +50,7 @@ class APT(Controller):
     **Reference** arXiv 2604.08939 (adaptive momentum from gradient cosines).
     """
 
+    paper = "arXiv 2604.08939"
     domains = {
         "beta_min": Interval(0.0, 1.0, open_high=True, search=(0.0, 0.9)),
         "beta_max": Interval("beta_min", 1.0, open_high=True, search=(0.0, 0.99)),
@@ -64,6 +65,7 @@ class APT(Controller):
 
     def bind(self, live: Live) -> None:
         """Find where the optimizer keeps its momentum."""
+        super().bind(live)
         optimizer = live.optimizer
         name = type(optimizer).__name__
         group = optimizer.defaults

@@ -54,14 +54,33 @@ class Controller(Component, ABC):
 
     Attributes
     ----------
+    needs_gramian : bool
+        Whether :meth:`adjust` looks at ``record.gramian`` or ``record.task_gramian``. They are
+        None even so in steps whose weights are kept from an earlier one (``every``).
     paper : str
         The source, for the tables.
     """
 
     paper: ClassVar[str] = ""
 
+    @property
+    def needs_gramian(self) -> bool:
+        """Whether :meth:`adjust` looks at the Gramians of the record."""
+        return False
+
+    _live: Live
+
     def bind(self, live: Live) -> None:
-        """Look at the live objects before the first step; ValueError if they cannot be driven."""
+        """Look at the live objects before the first step; ValueError if they cannot be driven.
+
+        They are kept as ``self._live`` for :meth:`adjust`; a pickle leaves them out.
+        """
+        self._live = live
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state to pickle, without what the next training binds again."""
+        state: dict[str, Any] = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_live"}
 
     @abstractmethod
     def adjust(self, record: StepRecord, gradients: TaskGradients) -> Mapping[str, Any]:

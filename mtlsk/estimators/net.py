@@ -200,7 +200,7 @@ class MultiTaskNet(TrainingLoop):
             live = Live(self.optimizer_, self.aggregator_, self.task_map_, tuple(self.task_names_))
             self.controller_.bind(live)
         _, own = split_parameters(self.module_, len(self.task_names_))
-        check_engine(build_engine(self.gramian), self.aggregator_, own)
+        check_engine(build_engine(self.gramian), self.aggregator_, own, self.controller_)
         return self
 
     @staticmethod
