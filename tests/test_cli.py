@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mtlsk.aggregators import AGGREGATORS
 from mtlsk.cli import main
 from mtlsk.studyfile import read_study
 
@@ -20,7 +21,7 @@ def run(capsys, *arguments):
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("aggregators", ["LinearScalarization", "MGDA", "CAGrad", "ConicGrad"]),
+        ("aggregators", list(AGGREGATORS.members())),
         ("controllers", ["APT"]),
         ("scorers", ["worst_r2", "neg_condition_number", "neg_h", "min_cosine"]),
         ("data", ["arm", "multi_digits", "sarcos", "linnerud"]),
