@@ -23,6 +23,9 @@ class GradNorm(Aggregator):
     scaled so that they sum to K again. (The memory sums to K as in the paper; the weights returned
     are 1 / K of it, so that they sum to 1.)
 
+    With alpha 0 or 1 the weights settle where every norm has its target; with another the targets
+    do not add up to the norms there are (the mean of r^alpha is not 1), and they settle nearby.
+
     What is ours: the norms are those over all shared parameters (the paper takes the last shared
     layer), the division by their mean, which makes the step free of units, and a plain step (the
     paper leaves the optimizer of w open). A ratio L_k / L_k(0) is 1 where L_k(0) is not positive,
