@@ -98,7 +98,7 @@ def check_aggregator(aggregator: Aggregator) -> None:
             continue  # a parameter of one entry a task fits one K only
         losses = torch.linspace(1.0, 2.0, k, dtype=torch.float64)
         before = gramian.clone(), losses.clone()
-        weights = _call(live, gramian, losses)
+        weights = _step(live, gramian, losses)
         where = f"{name} on a Gramian: {what}"
         assert weights.shape == (k,), f"{where}: shape {tuple(weights.shape)}, not ({k},)"
         assert weights.dtype == torch.float64, f"{where}: {weights.dtype}, not float64"
@@ -106,13 +106,19 @@ def check_aggregator(aggregator: Aggregator) -> None:
         assert torch.equal(gramian, before[0]), f"{where}: changed the Gramian in place"
         assert torch.equal(losses, before[1]), f"{where}: changed the losses in place"
 
-        again = _call(live.reset(), gramian, losses)
+        again = _step(live.reset(), gramian, losses)
         assert torch.equal(again, weights), f"{where}: another answer after reset()"
+        for step in range(1, 4):  # the memory of some steps, in which losses fall
+            weights = _step(live, gramian, losses * _falling(len(losses)) ** step)
+            assert bool(weights.isfinite().all()), f"{where}: weights {weights.tolist()}"
 
         other = clone(aggregator).load_state_dict(saved_and_loaded(live.state_dict()))
-        expected, got = (_call(a, gramian, losses) for a in (live, other))
-        assert torch.equal(got, expected), f"{where}: state_dict does not hold all of the memory"
+        for _ in range(2):  # what the memory says, and what it becomes
+            expected, got = (_step(a, gramian, losses) for a in (live, other))
+            same = torch.equal(got, expected)
+            assert same, f"{where}: state_dict does not hold all of the memory"
 
+        weights = _call(clone(aggregator), gramian, losses)
         order = torch.arange(k - 1, -1, -1)
         if not aggregator.stochastic and not any(params[n] is not None for n in per_task):
             permuted = _call(clone(aggregator), gramian[order][:, order], losses[order])
@@ -219,8 +225,9 @@ def holds(claimed: str, aggregator: Aggregator, j: Tensor, calls: int = 1) -> bo
 
     def update(j: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
         live = clone(aggregator)
-        for _ in range(calls):
-            w = _call(live, j @ j.T, losses)
+        for step in range(calls):  # gradients fall to J, or a memory would see none change
+            earlier = _falling(len(j))[:, None] ** (step + 1 - calls) * j
+            w = _step(live, earlier @ earlier.T, losses * _falling(len(j)) ** step)
         return w, w @ j
 
     w, d = update(j, losses)
@@ -253,6 +260,20 @@ def _call(aggregator: Aggregator, gramian: Tensor, losses: Tensor) -> Tensor:
         f"{type(aggregator).__name__} draws random numbers; it must say stochastic = True"
     )
     return w
+
+
+def _step(aggregator: Aggregator, gramian: Tensor, losses: Tensor) -> Tensor:
+    """Call the aggregator in a step that is an epoch of its own and makes the losses fall."""
+    weights = _call(aggregator, gramian, losses)
+    if aggregator.needs_losses_after:
+        aggregator.observe(losses * _falling(len(losses)))
+    aggregator.end_epoch()
+    return weights
+
+
+def _falling(n_tasks: int) -> Tensor:
+    """Return by how much the losses of the tasks fall in one step: (K,), not alike."""
+    return torch.tensor([0.9, 0.7, 0.8], dtype=torch.float64).repeat(n_tasks)[:n_tasks]
 
 
 def check_controller(

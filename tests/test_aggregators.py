@@ -104,7 +104,7 @@ def test_what_is_remembered():
         if repr(aggregator) in ("CAGrad(c=0.0)", "ConicGrad(c=1.0)"):
             expected = set()  # the mean gradient: nothing is solved
         if aggregator in (FLIP, PRINTED):
-            expected = {"logits_", "first_moment_", "second_moment_", "n_dual_steps_"}
+            expected = {"logits_", "first_moment_", "second_moment_", "n_adam_steps_"}
         assert set(live.state_dict()) == expected, aggregator
 
 
@@ -148,7 +148,7 @@ def test_scalarization_takes_weights_as_they_are_and_counts_them():
     live.active_ = (0, 2)
     assert live.task_weights(None, torch.ones(2)).tolist() == [3, 0]
     live.active_ = None
-    with pytest.raises(ValueError, match="3 entries for 2 tasks; give one weight a task"):
+    with pytest.raises(ValueError, match="3 entries for 2 tasks; give one a task"):
         live.task_weights(None, torch.ones(2))
 
 

@@ -131,6 +131,23 @@ class Aggregator(Component, ABC):
         known[(tasks[:, None], tasks) if values.ndim == 2 else tasks] = values
         setattr(self, name, known)
 
+    def entries(self, name: str, n_tasks: int) -> Tensor:
+        """Return the list parameter ``name``, one number a task, for the tasks of this call (K,).
+
+        ValueError unless it has an entry for each.
+        """
+        given: Sequence[float] = getattr(self, name)
+        if self.active_ is None:
+            fits, tasks = len(given) == n_tasks, f"{n_tasks} tasks"
+        else:
+            fits, tasks = max(self.active_) < len(given), f"a task {max(self.active_)}"
+        if not fits:
+            raise ValueError(
+                f"{type(self).__name__}: {name} has {len(given)} entries for {tasks}; "
+                "give one a task"
+            )
+        return torch.tensor(list(given), dtype=torch.float64)[self.tasks_of_call(n_tasks)]
+
     def _memory(self) -> list[str]:
         return [name for name in super()._memory() if name != "active_"]
 
@@ -186,6 +203,17 @@ def require_losses(aggregator: Aggregator, losses: Tensor, gramian: Tensor | Non
         task = aggregator.tasks_of_call(n_tasks)[place]
         raise ValueError(f"the loss of task {task} is {float(losses[place])}: not finite")
     return losses if losses.dtype == torch.float64 else losses.double()
+
+
+def require_non_negative(aggregator: Aggregator, losses: Tensor) -> None:
+    """Raise ValueError, naming the task, for a negative loss where its logarithm is taken."""
+    if bool((losses < 0).any()):
+        place = int((losses < 0).nonzero()[0])
+        task = aggregator.tasks_of_call(len(losses))[place]
+        raise ValueError(
+            f"the loss of task {task} is {float(losses[place])}: {type(aggregator).__name__} takes "
+            "its logarithm and needs losses >= 0; shift the loss or use another aggregator"
+        )
 
 
 class SolvedDual(Aggregator):

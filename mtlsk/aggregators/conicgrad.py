@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtlsk.aggregators.adam import adam_step
 from mtlsk.aggregators.base import SolvedDual, scaled, spread
 from mtlsk.aggregators.online_dual import TINY, OnlineDual, functions
 from mtlsk.certificates import critical_cone
@@ -67,10 +68,8 @@ class ConicGrad(OnlineDual, SolvedDual):
 
     Attributes
     ----------
-    logits_, first_moment_, second_moment_ : float64 tensors of shape (K,)
+    logits_, first_moment_, second_moment_, n_adam_steps_ : float64 tensors of shape (K,)
         Memory of the dual weights and of their Adam (``"flip"`` and ``"printed"`` only).
-    n_dual_steps_ : int
-        How many steps that Adam has taken.
     support_, at_edge_ : list of int, bool
         The tasks whose solved dual weights were positive, and whether the update was on the
         boundary of the cone (``"exact"`` only): where the next call begins. Memory.
@@ -95,10 +94,6 @@ class ConicGrad(OnlineDual, SolvedDual):
         "rho": Interval(0.0, 1.0, open_low=True, open_high=True),
     }
 
-    logits_: Tensor
-    first_moment_: Tensor
-    second_moment_: Tensor
-    n_dual_steps_: int
     at_edge_: bool
 
     def __init__(
@@ -182,18 +177,7 @@ class ConicGrad(OnlineDual, SolvedDual):
 
     def _follow_dual(self, gramian: Tensor, c: float) -> Tensor:
         """Return the weights of the closed form at the current dual weights, then move these."""
-        n_all = len(gramian) if self.active_ is None else max(len(gramian), max(self.active_) + 1)
-        active = list(range(len(gramian)) if self.active_ is None else self.active_)
-        if getattr(self, "logits_", None) is None:
-            self.n_dual_steps_ = 0
-            self.logits_ = torch.zeros(0, dtype=torch.float64)
-            self.first_moment_ = self.second_moment_ = self.logits_
-        if len(self.logits_) < n_all:  # a task of a higher index appears for the first time
-            more = torch.zeros(n_all - len(self.logits_), dtype=torch.float64)
-            self.logits_ = torch.cat([self.logits_, more])
-            self.first_moment_ = torch.cat([self.first_moment_, more])
-            self.second_moment_ = torch.cat([self.second_moment_, more])
-        w = torch.softmax(self.logits_[active], 0)
+        w = torch.softmax(self.recall("logits_", len(gramian)), 0)
         w0 = mean_weights(gramian)
         s0 = float(w0 @ gramian @ w0)
         a = w0
@@ -206,27 +190,7 @@ class ConicGrad(OnlineDual, SolvedDual):
         a = a * math.sqrt(s0 / squared)
         progress = gramian @ a / s0
         slope = w * (progress - float(w @ progress))  # through the softmax
-        self._adam(active, slope + self._decay(active) * self.logits_[active])
+        per_task = isinstance(self.gamma, Sequence)
+        decay: Any = self.entries("gamma", len(gramian)) if per_task else self.gamma
+        adam_step(self, "logits_", slope, self.dual_lr, decay)
         return a
-
-    def _decay(self, active: list[int]) -> float | Tensor:
-        """Return gamma, or its entries of the active tasks."""
-        if not isinstance(self.gamma, Sequence):
-            return self.gamma
-        n_given, n_tasks = len(self.gamma), max(active) + 1
-        if n_given < n_tasks or (self.active_ is None and n_given > n_tasks):
-            raise ValueError(
-                f"ConicGrad: gamma has {n_given} entries for {n_tasks} tasks; "
-                "give one a task, or a number for all"
-            )
-        return torch.tensor([self.gamma[task] for task in active], dtype=torch.float64)
-
-    def _adam(self, active: list[int], slope: Tensor) -> None:
-        """Move the active logits by one step of Adam (betas .9, .999)."""
-        self.n_dual_steps_ += 1
-        t = self.n_dual_steps_
-        m, v = self.first_moment_, self.second_moment_
-        m[active] = 0.9 * m[active] + 0.1 * slope
-        v[active] = 0.999 * v[active] + 0.001 * slope**2
-        denominator = (v[active] / (1 - 0.999**t)).sqrt() + 1e-8
-        self.logits_[active] -= self.dual_lr * m[active] / (1 - 0.9**t) / denominator

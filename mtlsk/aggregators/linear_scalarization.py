@@ -46,12 +46,4 @@ class LinearScalarization(Aggregator):
         n_tasks = len(losses)
         if self.weights is None:
             return torch.full((n_tasks,), 1 / n_tasks, dtype=torch.float64)
-        weights = torch.tensor(list(self.weights), dtype=torch.float64)
-        if self.active_ is not None and max(self.active_) < len(weights):
-            weights = weights[list(self.active_)]
-        if len(weights) != n_tasks:
-            raise ValueError(
-                f"LinearScalarization: weights has {len(self.weights)} entries for {n_tasks} "
-                "tasks; give one weight a task, or None for equal ones"
-            )
-        return weights
+        return self.entries("weights", n_tasks)
