@@ -57,7 +57,7 @@ OTHERS: list[Aggregator] = [
     RandomWeighting(distribution="dirichlet"),
     DynamicWeightAverage(temperature=0.1, period=1),
     FAMO(lr=1.0, gamma=0.0),
-    Tchebycheff(reference=1.0),
+    Tchebycheff(preference=[0.2, 0.2, 0.6], reference=1.0),
     Tchebycheff(preference=[0.6, 0.2, 0.2]),
     SmoothTchebycheff(mu=0.01),
     SmoothTchebycheff(preference=[0.6, 0.2, 0.2], reference=-1.0),

@@ -6,11 +6,11 @@ from mtlsk.aggregators.cagrad import CAGrad
 from mtlsk.aggregators.config import ConFIG
 from mtlsk.aggregators.conicgrad import ConicGrad
 from mtlsk.aggregators.dualproj import DualProj
-from mtlsk.aggregators.dynamicweightaverage import DynamicWeightAverage
+from mtlsk.aggregators.dynamic_weight_average import DynamicWeightAverage
 from mtlsk.aggregators.excessmtl import ExcessMTL
 from mtlsk.aggregators.fairgrad import FairGrad
 from mtlsk.aggregators.famo import FAMO
-from mtlsk.aggregators.geometricmean import GeometricMean
+from mtlsk.aggregators.geometric_mean import GeometricMean
 from mtlsk.aggregators.gradnorm import GradNorm
 from mtlsk.aggregators.gradvac import GradVac
 from mtlsk.aggregators.imtlg import IMTLG
@@ -19,12 +19,12 @@ from mtlsk.aggregators.mgda import MGDA
 from mtlsk.aggregators.nashmtl import NashMTL
 from mtlsk.aggregators.online_dual import OnlineDual
 from mtlsk.aggregators.pcgrad import PCGrad
-from mtlsk.aggregators.randomweighting import RandomWeighting
+from mtlsk.aggregators.random_weighting import RandomWeighting
 from mtlsk.aggregators.sdmgrad import SDMGrad
-from mtlsk.aggregators.smoothtchebycheff import SmoothTchebycheff
+from mtlsk.aggregators.smooth_tchebycheff import SmoothTchebycheff
 from mtlsk.aggregators.tchebycheff import Tchebycheff
 from mtlsk.aggregators.torchjd import Torchjd
-from mtlsk.aggregators.uncertaintyweighting import UncertaintyWeighting
+from mtlsk.aggregators.uncertainty_weighting import UncertaintyWeighting
 from mtlsk.aggregators.upgrad import UPGrad
 
 __all__ = [
