@@ -583,6 +583,19 @@ def test_a_penalty_counts_in_the_steps_that_have_it(spec):
     assert warnings_of == [[], [], [True], [], []]
 
 
+class Square(torch.autograd.Function):
+    """An operation defined in Python."""
+
+    @staticmethod
+    def forward(ctx, a):
+        ctx.save_for_backward(a)
+        return a**2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * ctx.saved_tensors[0] * gradient
+
+
 def apart(columns):
     """Return losses of single columns, each by a chain of its own."""
     return torch.stack([c.square().mean() for c in columns])
@@ -595,6 +608,7 @@ ODD = {
     "every-chunk": (slice(W), lambda out: apart(out.chunk(W, 1))),
     "every-part-of-split": (slice(W), lambda out: apart(out.split(1, 1))),
     "all-of-unbind": (slice(W), lambda out: apart(out.unbind(1))),
+    "function-of-its-own": (slice(W), lambda out: Square.apply(out).mean(0)),
 }
 
 
@@ -990,6 +1004,11 @@ def test_features_need_heads_on_top_of_them():
     losses, forward = forwarded(beside, numbers(9, D), numbers(9, W), "one-column-each")
     with pytest.raises(ValueError, match="gramian='features' needs task parameters"):
         Features().differentiate(losses, [], forward, list(beside.parameters())).gramian()
+    fused = made(Fused)  # the tasks own the head's bias alone: its weight is no feature
+    shared = [*fused.trunk.parameters(), fused.head.weight]
+    losses, forward = forwarded(fused, numbers(9, D), numbers(9, W), "one-column-each")
+    with pytest.raises(ValueError, match="gramian='features' needs task parameters"):
+        Features().differentiate(losses, shared, forward, [fused.head.bias]).gramian()
     module = made(HAND["residual"])
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     with pytest.raises(ValueError, match=r"task_parameters.*can use: auto, budget, exact, online"):
