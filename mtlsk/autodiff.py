@@ -58,7 +58,8 @@ def gradient_over_outputs(losses: Tensor, outputs: Tensor) -> Tensor:
             if node is None or node is outputs.grad_fn:
                 break
             children = [(i, f) for i, (f, _) in enumerate(node.next_functions) if f is not None]
-            if len(children) != 1 or len(node._input_metadata) != 1:
+            plain = callable(node) and len(node._input_metadata) == 1
+            if len(children) != 1 or not plain:
                 break
             (place, child), found = children[0], node(gradient)
             gradient, node = found[place] if isinstance(found, tuple) else found, child

@@ -451,8 +451,8 @@ def test_online_progress_approaches_the_exact_one_on_average(aggregator):
     # nothing; what training adds up, the mean update, closes the gap. In units of
     # max_k |g_k| |d| the median of it is below 3e-3 after 1000 steps, the worst below 0.08.
     before, after = [], []
-    for seed in range(12):
-        j = jacobian(seed, k=2 + seed % 9, m=12, ratio=[1.0, 10.0][seed % 2])
+    for seed in range(6):
+        j = jacobian(seed, k=2 + seed, m=12, ratio=[1.0, 10.0][seed % 2])
         gramian = j @ j.T
         w0 = torch.full((len(j),), 1 / len(j), dtype=torch.float64)
         exact = update(aggregator, j)

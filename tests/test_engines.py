@@ -523,18 +523,105 @@ WRONG = {
 }
 
 
+def differentiated(engine, losses, parameters, forward):
+    """Return the task gradients, and whether a warning said that the losses are otherwise."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        gradients = engine.differentiate(losses, parameters, forward)
+    return gradients, [OTHERWISE in str(c.message) for c in caught]
+
+
+BY_HAND = ["auto", {"name": "Budget", "rows": 1000}, "online"]
+
+
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
-@pytest.mark.parametrize("spec", ["auto", {"name": "Budget", "rows": 1000}, "online"], ids=str)
+@pytest.mark.parametrize("spec", BY_HAND, ids=str)
 def test_losses_that_are_not_what_is_said_of_them_warn_once_and_are_right(change, spec):
     engine, module = build_engine(spec), made(HAND["mlp-tanh"])
     parameters = list(module.parameters())
     for step in range(3):
         losses, forward = forwarded(module, numbers(9, D), numbers(9, W), "unequal-widths")
         losses = change(losses, module)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            gradients = engine.differentiate(losses, parameters, forward)
-        assert [OTHERWISE in str(c.message) for c in caught] == [True] * (step == 0)
+        gradients, warned = differentiated(engine, losses, parameters, forward)
+        assert warned == [True] * (step == 0)
+        check_all(gradients, AutogradGradients(losses, parameters).jacobian)
+
+
+@pytest.mark.parametrize("spec", BY_HAND, ids=str)
+def test_a_penalty_below_the_rounding_of_the_other_terms_counts(spec):
+    engine, module = build_engine(spec), made(HAND["mlp-tanh"], torch.float32)
+    nn.init.zeros_(module.head.weight)  # below the head there is the penalty alone
+    parameters = list(module.parameters())
+    x, y = (numbers(9, m, seed=m, dtype=torch.float32) for m in (D, W))
+    w = numbers(len(SLICES["unequal-widths"]), dtype=torch.float32)
+    for step in range(2):
+        losses, forward = forwarded(module, x, y, "unequal-widths")
+        data = weighted_gradient(losses, w, parameters)
+        losses = penalised(losses, module, 1e-7)
+        gradients, warned = differentiated(engine, losses, parameters, forward)
+        assert warned == [True] * (step == 0)
+        assert type(gradients) is AutogradGradients
+        combined = gradients.combine(w)
+        expected = 2e-7 * w.sum() * parameters[0].detach()
+        assert 1e-8 < float(expected.norm() / data[-1].norm()) < 1e-6
+        assert not data[0].any()
+        torch.testing.assert_close(combined[0], expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("spec", BY_HAND, ids=str)
+def test_a_penalty_counts_in_the_steps_that_have_it(spec):
+    engine, module = build_engine(spec), made(HAND["mlp-tanh"])
+    parameters, autograd, warnings_of = list(module.parameters()), [], []
+    for factor in (0, 0, 1e-5, 1e-5, 0):
+        losses, forward = forwarded(module, numbers(9, D), numbers(9, W), "unequal-widths")
+        losses = penalised(losses, module, factor) if factor else losses
+        gradients, warned = differentiated(engine, losses, parameters, forward)
+        autograd.append(type(gradients) is AutogradGradients)
+        warnings_of.append(warned)
+        check_all(gradients, AutogradGradients(losses, parameters).jacobian)
+    assert autograd == [False, False, True, True, False]
+    assert warnings_of == [[], [], [True], [], []]
+
+
+class Square(torch.autograd.Function):
+    """An operation defined in Python."""
+
+    @staticmethod
+    def forward(ctx, a):
+        ctx.save_for_backward(a)
+        return a**2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * ctx.saved_tensors[0] * gradient
+
+
+def apart(columns):
+    """Return losses of single columns, each by a chain of its own."""
+    return torch.stack([c.square().mean() for c in columns])
+
+
+ODD = {
+    "chunk": (slice(4), lambda out: out.chunk(2, 1)[0].square().mean(0)),
+    "split": (slice(3, W), lambda out: out.split([3, W - 3], 1)[1].square().mean(0)),
+    "unbind": (slice(2, 3), lambda out: out.unbind(1)[2].square().mean().reshape(1)),
+    "every-chunk": (slice(W), lambda out: apart(out.chunk(W, 1))),
+    "every-part-of-split": (slice(W), lambda out: apart(out.split(1, 1))),
+    "all-of-unbind": (slice(W), lambda out: apart(out.unbind(1))),
+    "function-of-its-own": (slice(W), lambda out: Square.apply(out).mean(0)),
+}
+
+
+@pytest.mark.parametrize(("used", "losses_of"), ODD.values(), ids=ODD)
+def test_losses_made_of_the_outputs_by_odd_operations(used, losses_of):
+    engine, module = build_engine("auto"), made(HAND["mlp-tanh"])
+    parameters = list(module.parameters())
+    columns = Columns([slice(k, k + 1) for k in range(W)][used], W)
+    for _ in range(2):
+        outputs = module(numbers(9, D))
+        losses = losses_of(outputs)
+        gradients = engine.differentiate(losses, parameters, Forward(outputs, columns))
+        assert type(gradients) is LinearGradients
         check_all(gradients, AutogradGradients(losses, parameters).jacobian)
 
 
@@ -862,6 +949,36 @@ def test_what_heads_do_before_their_first_layer_hides_no_conflict(before):
         close(gradients.gramian(), over)
 
 
+class TwoTrunksOfTwo(nn.Module):
+    """Two features, two heads on each, which begin with a function of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunks = nn.ModuleList([nn.Linear(D, 3), nn.Linear(D, 4)])
+        self.heads = nn.ModuleList(
+            [nn.Sequential(nn.ReLU(), nn.Linear(p, 1)) for p in (3, 4, 3, 4)]
+        )
+
+    def forward(self, x):
+        self.features = [torch.tanh(trunk(x)) for trunk in self.trunks]
+        return torch.cat([head(self.features[i % 2]) for i, head in enumerate(self.heads)], 1)
+
+
+def test_nor_where_they_do_it_on_several_features():
+    module = made(TwoTrunksOfTwo)
+    outputs = module(numbers(9, D))
+    losses = (outputs - numbers(9, 4, seed=2)).square().mean(0)
+    forward = Forward(outputs, Columns([slice(k, k + 1) for k in range(4)], 4))
+    over = AutogradGradients(losses, module.features).gramian()
+    assert [[float(g) != 0 for g in row] for row in over] == [
+        [k % 2 == m % 2 for m in range(4)] for k in range(4)
+    ]
+    shared, own = list(module.trunks.parameters()), list(module.heads.parameters())
+    with torch.no_grad():
+        gradients = Features().differentiate(losses, shared, forward, own)
+        close(gradients.gramian(), over)
+
+
 @pytest.mark.parametrize(("name", "formula"), [("fused", True), ("fused-and-skip", False)])
 def test_a_fused_head_is_not_differentiated_task_by_task(monkeypatch, name, formula):
     edges = []
@@ -887,6 +1004,11 @@ def test_features_need_heads_on_top_of_them():
     losses, forward = forwarded(beside, numbers(9, D), numbers(9, W), "one-column-each")
     with pytest.raises(ValueError, match="gramian='features' needs task parameters"):
         Features().differentiate(losses, [], forward, list(beside.parameters())).gramian()
+    fused = made(Fused)  # the tasks own the head's bias alone: its weight is no feature
+    shared = [*fused.trunk.parameters(), fused.head.weight]
+    losses, forward = forwarded(fused, numbers(9, D), numbers(9, W), "one-column-each")
+    with pytest.raises(ValueError, match="gramian='features' needs task parameters"):
+        Features().differentiate(losses, shared, forward, [fused.head.bias]).gramian()
     module = made(HAND["residual"])
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     with pytest.raises(ValueError, match=r"task_parameters.*can use: auto, budget, exact, online"):

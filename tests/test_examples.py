@@ -1,5 +1,6 @@
 """Every example runs, and so does every Python block of the README."""
 
+import json
 import re
 import subprocess
 import sys
@@ -12,17 +13,47 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 QUICK = {"conicgrad_toy": ["--steps", "60", "--lr", "0.05"]}
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
-def test_example_runs(path, tmp_path):
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+RUN = """
+import contextlib, io, json, runpy, sys, traceback
+found = {}
+for name, path, *arguments in json.loads(sys.argv[1]):
+    sys.argv[1:], error = arguments, ""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except BaseException:
+            error = traceback.format_exc()
+    found[name] = [error, printed.getvalue()]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """What each script failed with and printed: one process runs them, most of its time imports."""
+    folder = tmp_path_factory.mktemp("ran")
+    (folder / "readme.py").write_text("\n".join(BLOCKS))
+    scripts = [[path.stem, str(path), *QUICK.get(path.stem, [])] for path in EXAMPLES]
+    engines = str(ROOT / "studies" / "engines.py")
+    scripts.append(["readme", "readme.py"])
+    scripts.append(["engines", engines, "--quick", "--out", "engines"])
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(path), *QUICK.get(path.stem, [])],
-        cwd=tmp_path,
+        [sys.executable, "-W", "error", "-c", RUN, json.dumps(scripts)],
+        cwd=folder,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout
+    return folder, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in EXAMPLES])
+def test_example_runs(ran, name):
+    error, printed = ran[1][name]
+    assert not error
+    assert printed
 
 
 def test_the_four_examples_are_there():
@@ -30,16 +61,11 @@ def test_the_four_examples_are_there():
     assert {"fit_predict", "grid_search_aggregators", "own_aggregator", "conicgrad_toy"} <= names
 
 
-def test_readme_blocks_run_in_order(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
-    assert len(blocks) >= 3
-    script = tmp_path / "readme.py"
-    script.write_text("\n".join(blocks))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("R2 0.")
+def test_readme_blocks_run_in_order(ran):
+    assert len(BLOCKS) >= 3
+    error, printed = ran[1]["readme"]
+    assert not error
+    assert printed.startswith("R2 0.")
 
 
 def test_readme_opens_with_the_two_commands():
@@ -60,16 +86,10 @@ def test_readme_tells_what_the_sarcos_report_found():
     assert "trials wanted: search 12, scalarization 12" in page
 
 
-def test_the_study_of_engines_runs_in_its_quick_mode(tmp_path):
-    script = ROOT / "studies" / "engines.py"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script), "--quick", "--out", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    page = (tmp_path / "report.md").read_text()
+def test_the_study_of_engines_runs_in_its_quick_mode(ran):
+    folder, found = ran
+    assert not found["engines"][0]
+    page = (folder / "engines" / "report.md").read_text()
     assert "nan" not in page
     for engine in ("mean gradient", "budget", "features", "online", "exact, every 10th"):
         cosines = re.findall(rf"\| ConicGrad \| {engine} \| ([-.\d]+)", page)

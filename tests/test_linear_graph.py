@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from mtlsk.engines.linear import layer_gramian
-from mtlsk.linear_graph import Columns, LinearGraph, Unrecognised, Workspace
+from mtlsk.linear_graph import Columns, LinearGraph, Unrecognised, Workspace, leaves_beside
 from mtlsk.linear_graph import workspace as workspace_module
 from mtlsk.modules import ACTIVATIONS, HardSharing
 
@@ -434,6 +434,23 @@ def test_dropout_is_elementwise():
         mine, expected_gradients(outputs, tops, list(module.parameters())), strict=True
     ):
         close(a, b)
+
+
+def test_what_the_losses_reach_past_the_outputs():
+    module, hidden = made(mlp), []
+    module[1].register_forward_hook(lambda _, __, h: hidden.append(h))
+    first, second = ([id(p) for p in module[i].parameters()] for i in (0, 2))
+    alone = nn.Parameter(torch.ones(()))
+    outputs = module(numbers(9, D))
+    losses = outputs.square().mean(0)
+    for added, expected in (
+        (0, []),
+        (outputs.sum(), []),
+        (module[2].weight.square().sum(), second[:1]),
+        (hidden[0].square().mean(), first),
+        (alone * outputs.sum(), [id(alone)]),
+    ):
+        assert leaves_beside(losses + added, outputs) == set(expected)
 
 
 # another pass of the same structure

@@ -82,11 +82,19 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("lrs", [None, RATES], ids=["one rate", "a rate each"])
 @pytest.mark.parametrize("params", CASES.values(), ids=CASES)
-def test_each_member_is_the_net_fitted_alone(params, lrs):
-    if lrs is not None and "lr" in params:
-        lrs = [lr / 10 for lr in lrs]
+def test_each_member_is_the_net_fitted_alone(params):
+    for p, member in enumerate(together(**params)):
+        same(member, alone(p, **params), params.get("y", Y))
+
+
+# where rates enter: the optimizer's steps, and how many of them there are
+RATED = {n: p for n, p in CASES.items() if any(k.startswith(("optim", "batch")) for k in p)}
+
+
+@pytest.mark.parametrize("params", [{}, *RATED.values()], ids=["as it is", *RATED])
+def test_each_member_has_its_own_rate(params):
+    lrs = [lr / 10 for lr in RATES] if "lr" in params else RATES
     for p, member in enumerate(together(lrs=lrs, **params)):
         same(member, alone(p, lrs=lrs, **params), params.get("y", Y))
 

@@ -153,13 +153,20 @@ def features_below(losses: Tensor, own: Sequence[Tensor]) -> list[GradientEdge]:
         for child, place in node.next_functions
         if child is not None and child not in heads
     }
-    if not heads or not edges or any(child.name() == LEAF for child, _ in edges):
+    if not heads or not edges or any(is_parameter(child) for child, _ in edges):
         raise ValueError(
             "gramian='features' needs task parameters (heads, by shared_parameters() or "
             "task_parameters(k) of the module) on top of features that all tasks share; use "
             "gramian='auto', 'budget' or 'online'"
         )
     return [GradientEdge(child, place) for child, place in met(edges)]
+
+
+def is_parameter(node: Any) -> bool:
+    """Say whether a node is a parameter, as it is or transposed."""
+    if node.name() == "TBackward0":
+        node = node.next_functions[0][0]
+    return bool(node.name() == LEAF)
 
 
 def met(edges: set[tuple[Any, int]]) -> set[tuple[Any, int]]:
