@@ -72,6 +72,12 @@ def test_a_shifted_gradient_of_zero_is_the_minimum():
     torch.testing.assert_close(w, torch.tensor([0.25, 0.75]).double())
 
 
+def test_a_short_gradient_is_not_taken_for_zero():
+    j = gradients(0) * torch.tensor([[1.0], [1.0], [1e-9]], dtype=torch.float64)
+    d = weights(0.0, j) @ j
+    assert bool((j @ d >= -1e-9 * j.norm(dim=1) * d.norm()).all())
+
+
 def test_a_zero_gradient_is_in_the_mean_only():
     j = gradients(3)
     with_zero = torch.cat([j, torch.zeros(1, 8, dtype=torch.float64)])

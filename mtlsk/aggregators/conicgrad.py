@@ -144,7 +144,7 @@ class ConicGrad(OnlineDual, SolvedDual):
     @property
     def properties(self) -> frozenset[str]:
         """The length is that of the mean gradient, c = 1; a cone below c_crit helps all."""
-        if self.c == "auto" and self.solver == "exact":
+        if self.c == "auto" and self.solver == "exact":  # where some direction helps all
             return frozenset({"mean length", "non-conflicting"})
         return frozenset({"mean length", "simplex"} if self.c == 1 else {"mean length"})
 

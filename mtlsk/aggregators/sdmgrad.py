@@ -12,7 +12,7 @@ from mtlsk.aggregators.base import SolvedDual, scaled, spread
 from mtlsk.aggregators.online_dual import OnlineDual
 from mtlsk.domains import Interval
 from mtlsk.gramian import mean_weights
-from mtlsk.simplex import min_norm_point, rounding
+from mtlsk.simplex import EPS, min_norm_point
 
 
 class SDMGrad(OnlineDual, SolvedDual):
@@ -65,12 +65,14 @@ class SDMGrad(OnlineDual, SolvedDual):
             return mean_weights(gramian)
         k, pull = len(gramian), self.lam / (1 + self.lam)
         along = g.sum(1) / k  # <g_i, g0>
+        s0 = float(along.sum()) / k
         # of (g_i + lam g0) / (1 + lam)
-        shifted = (1 - pull) ** 2 * g + pull**2 * along.sum() / k
+        shifted = (1 - pull) ** 2 * g + pull**2 * s0
         shifted += pull * (1 - pull) * (along[:, None] + along)
-        if float(shifted.diagonal().min()) <= rounding(g, np.full(len(g), 1 / k)):
+        lost = 8 * EPS * (g.diagonal() + pull * (np.abs(along) + s0))
+        if bool((shifted.diagonal() <= lost).any()):
             w = np.zeros(len(g))  # one of them is zero, and so the shortest
-            w[shifted.diagonal().argmin()] = 1.0
+            w[(shifted.diagonal() - lost).argmin()] = 1.0
         else:
             w = min_norm_point(shifted, self.recall_support(kept))
             self.keep_support(w, kept)

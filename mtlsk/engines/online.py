@@ -229,7 +229,7 @@ class Online(Engine):
     The loss difference is first order: its relative error is that of the loss's curvature over a
     hundredth of the way to zero mean loss.
 
-    For aggregators with an online dual: ConicGrad (exact), MGDA, CAGrad.
+    For aggregators with an online dual: ConicGrad (exact), MGDA, CAGrad, SDMGrad.
 
     Parameters
     ----------

@@ -9,10 +9,11 @@ from mtlsk.simplex.faces import search_faces
 from mtlsk.simplex.fair import fair_weights
 from mtlsk.simplex.minimum import linear_plus_norm, min_norm_point
 from mtlsk.simplex.nonnegative import shortest_increase
-from mtlsk.simplex.numerics import Array, Mask, rounding
+from mtlsk.simplex.numerics import EPS, Array, Mask, rounding
 from mtlsk.simplex.units import equal_projections, spectrum, unit_cosines
 
 __all__ = [
+    "EPS",
     "Array",
     "ConeSolution",
     "Mask",
