@@ -33,7 +33,14 @@ from mtlsk.estimators.printlog import EpochLoss, TaskPrintLog
 from mtlsk.estimators.validation import check_features, check_targets, refuse_weights
 from mtlsk.linear_graph import Columns
 from mtlsk.modules import CRITERIA, HardSharing, Task
-from mtlsk.optimizers import fused_where_possible, optimizer_arguments, set_option
+from mtlsk.optimizers import (
+    Muon,
+    fused_where_possible,
+    hidden_weights,
+    muon_groups,
+    optimizer_arguments,
+    set_option,
+)
 from mtlsk.taskmap import TaskMap
 
 CPU = torch.device("cpu")
@@ -311,12 +318,15 @@ class MultiTaskNet(TrainingLoop):
         # fused kernels take no sparse gradients
         if not any(getattr(m, "sparse", False) for m in self.module_.modules()):
             kwargs = fused_where_possible(cls, kwargs, self._device())
+        if issubclass(cls, Muon):
+            shared, _ = split_parameters(self.module_, len(self.task_names_))
+            args = (muon_groups(args[0], hidden_weights(self.module_, shared)),)
         self.optimizer_ = cls(*args, **kwargs)
         return self
 
     def _initialize_optimizer(self, reason: Any = None) -> Self:
         super()._initialize_optimizer(reason)
-        for pattern in ("optimizer__param_groups__*__*", "optimizer__*"):
+        for pattern in ("optimizer__param_groups__*__*", "optimizer__*", "lr"):
             self._register_virtual_param(pattern, _set_live_option)
         return self
 
@@ -485,7 +495,9 @@ def labels_of(y: NDArray[Any]) -> str:
 
 
 def _set_live_option(net: MultiTaskNet, name: str, value: Any) -> None:
-    """Set ``optimizer__*`` on the live optimizer and keep the user's word."""
-    group, option = _extract_optimizer_param_name_and_group("optimizer", name)
+    """Set ``lr`` or ``optimizer__*`` on the live optimizer and keep the user's word."""
+    group, option = "all", name
+    if name != "lr":
+        group, option = _extract_optimizer_param_name_and_group("optimizer", name)
     set_option(net.optimizer_, option, value, None if group == "all" else [int(group)])
     setattr(net, name, value)
