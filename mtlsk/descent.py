@@ -32,6 +32,9 @@ from mtlsk.engines import (
     Online,
     TaskGradients,
     build_engine,
+    check_directions,
+    preserves_directions,
+    task_directions,
 )
 from mtlsk.engines.exact import AutogradGradients
 from mtlsk.engines.linear import LinearGradients
@@ -117,6 +120,7 @@ class Descent:
         self._by_hand = self._losses_only()
         self._unchecked = False
         check_engine(self.engine, self.aggregator, self.own)
+        check_directions(self.engine, optimizer, self._losses_only())
         self.changes: dict[str, Change] = {}
         if self.controller is not None:
             self.controller.bind(self.live)
@@ -164,15 +168,16 @@ class Descent:
         else:
             host, gramian, back, direction = self._solve(gradients, p)
         record = self._record(host, gramian, back, direction)
-        if preserves_directions(self.optimizer):
-            feed: Any = self.optimizer
-            feed.task_directions = dict(zip(self.shared, task_directions(gradients), strict=True))
         self.changes = {}
         if self.controller is not None:
             for name, change in self.controller.adjust(record, gradients).items():
                 known = change if isinstance(change, Change) else Change(change)
                 self.changes[name] = known
             self.apply({name: change.value for name, change in self.changes.items()})
+        if preserves_directions(self.optimizer):
+            feed: Any = self.optimizer
+            mean = task_directions(gradients, p)
+            feed.task_directions = dict(zip(self.shared, mean, strict=True))
         self.n_steps += 1
         return record
 
@@ -367,18 +372,6 @@ class Descent:
             some, back = back, torch.zeros(k, dtype=torch.float64, device=back.device)
             back[tasks] = some
         return StepRecord(self.n_steps, host, gramian, back, direction, tuple(tasks))
-
-
-def preserves_directions(optimizer: Any) -> bool:
-    """Say whether the optimizer asks for the unit task gradients (see :class:`mtlsk.Muon`)."""
-    return bool(getattr(optimizer, "preserves_directions", False))
-
-
-def task_directions(gradients: TaskGradients) -> tuple[Tensor, ...]:
-    """Return (1/K) sum_k g_k / |g_k| in each shared tensor; a zero g_k gives nothing."""
-    norms = gradients.block_norms()
-    inverse = torch.where(norms > 0, 1 / (norms.shape[1] * norms), 0.0)
-    return gradients.combine(inverse)
 
 
 def check_engine(engine: Engine, aggregator: Aggregator, own: Sequence[Tensor]) -> None:

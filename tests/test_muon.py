@@ -15,7 +15,11 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from mtlsk import MultiTaskRegressor
+from mtlsk.controllers import Controller
+from mtlsk.descent import Descent
+from mtlsk.engines import Forward
 from mtlsk.gramian import effective_rank
+from mtlsk.linear_graph import Columns
 from mtlsk.modules import HardSharing
 from mtlsk.optimizers import (
     AdamW,
@@ -27,6 +31,7 @@ from mtlsk.optimizers import (
     orthogonalize,
     set_option,
 )
+from mtlsk.taskmap import TaskMap
 
 SHAPES = [(3, 4), (6, 2), (3, 4), (5,)]
 
@@ -490,3 +495,236 @@ def test_it_can_be_searched():
     rho = {"optimizer__direction_preservation": [0.0, 0.2]}
     search = GridSearchCV(make(), rho, cv=2).fit(X, Y)
     assert len(set(search.cv_results_["mean_test_score"])) == 2
+
+
+# direction preservation
+
+
+class Two(nn.Module):
+    """A trunk of two layers and fused heads; ``conv`` puts what only autograd knows before it."""
+
+    def __init__(self, conv=False):
+        super().__init__()
+        first = [nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 1, 3, padding=1), nn.Flatten()]
+        layers = [nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh()]
+        self.trunk = nn.Sequential(*(first if conv else []), *layers)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(self.trunk(x))
+
+    def shared_parameters(self):
+        return self.trunk.parameters()
+
+
+def seeded(make, *args):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make(*args).double()
+
+
+XT, YT = torch.from_numpy(X[:24]).double(), torch.from_numpy(Y[:24]).double() * 3
+
+
+def explicit(module, tasks=(0, 1, 2)):
+    """Return D = (1/K) sum_k g_k / |g_k|_F of each shared tensor, by one backward a task."""
+    shared = list(module.shared_parameters())
+    losses = ((module(XT) - YT) ** 2).mean(0)
+    gradients = [torch.autograd.grad(losses[k], shared, retain_graph=True) for k in tasks]
+    return [sum(g / g.norm() for g in of_p) / len(tasks) for of_p in zip(*gradients, strict=True)]
+
+
+def fed(module, optimizer, aggregator="MGDA", gramian="auto", present=None, **options):
+    """Take the gradients of one step; return the feed."""
+    descent = Descent(module, optimizer, aggregator, n_tasks=3, gramian=gramian, **options)
+    outputs = module(XT)
+    losses = ((outputs - YT) ** 2).mean(0)
+    columns = Columns([slice(k, k + 1) for k in range(3)], 3)
+
+    def again(rows):
+        rows = slice(None) if rows is None else rows
+        outputs = module(XT[rows])
+        return ((outputs - YT[rows]) ** 2).mean(0), outputs
+
+    descent.backward(losses, present, Forward(outputs, columns, None, again))
+    return [optimizer.task_directions[p] for p in module.shared_parameters()]
+
+
+def muon_for(module, rho=0.2, **options):
+    hidden = hidden_weights(module, list(module.shared_parameters()))
+    groups = muon_groups(module.parameters(), hidden)
+    return Muon(groups, direction_preservation=rho, **options)
+
+
+ROUTES = [
+    ("MGDA", "auto"),
+    ("MGDA", {"name": "Exact", "every": 3}),
+    ("MGDA", {"name": "Exact", "route": "autograd"}),
+    ("MGDA", {"name": "Budget", "rows": 24}),
+    ("MGDA", "online"),
+    ("ConicGrad", "online"),
+    ("LinearScalarization", "auto"),
+    ("LinearScalarization", "features"),  # no engine is used
+]
+
+
+@pytest.mark.parametrize(("aggregator", "gramian"), ROUTES, ids=str)
+@pytest.mark.parametrize("conv", [False, True], ids=["by hand", "autograd"])
+@pytest.mark.parametrize("tasks", [(0, 1, 2), (0, 2), (1,)], ids=str)
+def test_every_engine_feeds_the_mean_of_the_unit_task_gradients(aggregator, gramian, conv, tasks):
+    module = seeded(Two, conv)
+    expected = explicit(module, tasks)
+    present = [k in tasks for k in range(3)]
+    for norm in ["native"] + ["mean"] * (gramian != "features"):  # which is refused
+        got = fed(module, muon_for(module), aggregator, gramian, present, update_norm=norm)
+        for d, e in zip(got, expected, strict=True):
+            torch.testing.assert_close(d, e, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("conv", [False, True], ids=["by hand", "autograd"])
+def test_the_budget_takes_norms_from_its_rows_and_gradients_from_all(conv):
+    module = seeded(Two, conv)
+    rows = slice(0, 24, 3)
+    shared = list(module.shared_parameters())
+
+    def gradients(rows):
+        losses = ((module(XT[rows]) - YT[rows]) ** 2).mean(0)
+        return [torch.autograd.grad(loss, shared, retain_graph=True) for loss in losses]
+
+    pairs = zip(gradients(slice(None)), gradients(rows), strict=True)
+    expected = [
+        sum(ratios) / 3
+        for ratios in zip(
+            *([g / s.norm() for g, s in zip(*pair, strict=True)] for pair in pairs), strict=True
+        )
+    ]
+    got = fed(module, muon_for(module), gramian={"name": "Budget", "rows": 8})
+    for d, e in zip(got, expected, strict=True):
+        torch.testing.assert_close(d, e, rtol=1e-9, atol=1e-12)
+
+
+def test_scales_and_groups_leave_directions_alone_but_a_scale_of_zero():
+    module = seeded(Two)
+    for options, tasks in (
+        ({"scale": [1e-3, 5.0, 2.0]}, (0, 1, 2)),
+        ({"groups": [[0, 2], [1]]}, (0, 1, 2)),
+        ({"scale": [1.0, 0.0, 2.0]}, (0, 2)),
+    ):
+        got = fed(module, muon_for(module), task_map=TaskMap(3, **options))
+        for d, e in zip(got, explicit(module, tasks), strict=True):
+            torch.testing.assert_close(d, e, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_task_without_a_gradient_counts_and_gives_nothing(dtype):
+    module = seeded(Two).to(dtype)
+    for tiny in (0.0, 1e-42):
+        optimizer = muon_for(module)
+        descent = Descent(module, optimizer, "LinearScalarization", n_tasks=3)
+        losses = ((module(XT.to(dtype)) - YT.to(dtype)) ** 2).mean(0)
+        descent.backward(losses * torch.tensor([1.0, tiny, 1.0], dtype=dtype))
+        ways = optimizer.task_directions.values()
+        assert all(bool(d.isfinite().all()) and float(d.norm()) <= 1.0001 for d in ways)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("rho", [0.1, 2.0])
+def test_a_run_with_directions_follows_the_definition(nesterov, rho):
+    module = seeded(Two)
+    optimizer = muon_for(module, rho, nesterov=nesterov)
+    matrices = optimizer.param_groups[0]["params"]
+    places = [i for i, p in enumerate(module.shared_parameters()) if p.ndim == 2]
+    expected = [Reference(p, 0.02, nesterov, rho=rho) for p in matrices]
+    for _ in range(5):
+        directions = explicit(module)
+        fed(module, optimizer)
+        for r, p, i in zip(expected, matrices, places, strict=True):
+            r.step(p.grad, 0.95, directions[i])
+        optimizer.step()
+        assert optimizer.task_directions is None  # for one step
+        for r, p in zip(expected, matrices, strict=True):
+            torch.testing.assert_close(p.detach(), r.w, rtol=1e-9, atol=1e-11)
+
+
+def test_without_it_nothing_is_asked_for_and_with_it_not_in_vain():
+    params = parameters()
+    plain = Muon(params)
+    assert not plain.preserves_directions
+    plain.task_directions = {params[0]: torch.full_like(params[0], torch.nan)}
+    take(plain, params, draws(1)[0])  # rho = 0 does not look
+    assert all(bool(p.isfinite().all()) for p in params)
+    assert not Muon(params[3:], direction_preservation=0.1).preserves_directions  # no matrices
+    needy = Muon(params, direction_preservation=0.1)
+    before = [p.detach().clone() for p in params]
+    with pytest.raises(RuntimeError, match=r"Descent.*set it to 0") as caught:
+        take(needy, params, draws(1)[0])
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))
+    needy.task_directions = {}  # matrices that no tasks share
+    twin = parameters()
+    with torch.no_grad():
+        for p, q in zip(twin, params, strict=True):
+            p.copy_(q)
+    take(needy, params, draws(1)[0])
+    take(Muon(twin), twin, draws(1)[0])
+    assert all(torch.equal(p, q) for p, q in zip(params, twin, strict=True))
+
+
+class Switch(Controller):
+    """Turns direction preservation on in the third step."""
+
+    def adjust(self, record, gradients):
+        return {"optimizer__direction_preservation": 0.2} if record.step == 2 else {}
+
+
+@pytest.mark.parametrize("aggregator", ["LinearScalarization", "MGDA"])
+def test_a_controller_may_turn_it_on(aggregator):
+    module = seeded(Two)
+    optimizer = muon_for(module, 0.0)
+    descent = Descent(module, optimizer, aggregator, Switch(), n_tasks=3)
+    for step in range(4):
+        expected = explicit(module)
+        descent.backward(((module(XT) - YT) ** 2).mean(0))
+        assert (optimizer.task_directions is None) == (step < 2)
+        if step >= 2:
+            got = list(optimizer.task_directions.values())
+            for d, e in zip(got, expected, strict=True):
+                torch.testing.assert_close(d, e, rtol=1e-9, atol=1e-12)
+        optimizer.step()
+
+
+def test_an_engine_without_block_norms_is_refused_before_training():
+    wanted = "'features'.*direction_preservation of Muon.*auto, budget, exact, online"
+    net = make(gramian="features", aggregator="MGDA", optimizer__direction_preservation=0.1)
+    with pytest.raises(ValueError, match=wanted) as caught:
+        net.fit(X, Y)
+    assert "\n" not in str(caught.value)
+    assert not net.initialized_
+    module = seeded(Two)
+    with pytest.raises(ValueError, match=wanted):
+        Descent(module, muon_for(module), "MGDA", n_tasks=3, gramian="features")
+    make(gramian="features", aggregator="MGDA").fit(X, Y)  # without it all is well
+    make(gramian="features", optimizer__direction_preservation=0.1).fit(X, Y)  # losses only
+    with pytest.raises(ValueError, match=wanted):
+        net.set_params(aggregator="LinearScalarization", update_norm="mean").fit(X, Y)
+
+
+@pytest.mark.parametrize("gramian", ["auto", "budget", "online"])
+@pytest.mark.parametrize("aggregator", ["MGDA", "LinearScalarization"])
+@pytest.mark.parametrize("missing", [False, True])
+def test_nets_fit_with_it(gramian, aggregator, missing):
+    y = Y.copy()
+    if missing:
+        y[::3, 1] = np.nan
+        y[:16, 2] = np.nan
+    options = {"gramian": gramian, "aggregator": aggregator, "iterator_train__shuffle": False}
+    if aggregator == "LinearScalarization":
+        options["gramian"] = "auto"
+    plain = make(**options).fit(X, y)
+    zero = make(**options, optimizer__direction_preservation=0.0).fit(X, y)
+    light = make(**options, optimizer__direction_preservation=0.1).fit(X, y)
+    assert same(plain, zero)
+    assert not same(plain, light)
+    gap = sum(float((a - b).norm()) for a, b in zip(weights(plain), weights(light), strict=True))
+    assert 0 < gap < 2

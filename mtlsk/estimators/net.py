@@ -23,8 +23,13 @@ from torch import Tensor
 from mtlsk.aggregators import AGGREGATORS
 from mtlsk.component import closest
 from mtlsk.controllers import CONTROLLERS, Live
-from mtlsk.descent import Descent, DivergenceError, check_engine, split_parameters
-from mtlsk.engines import build_engine
+from mtlsk.descent import (
+    Descent,
+    DivergenceError,
+    check_engine,
+    split_parameters,
+)
+from mtlsk.engines import build_engine, check_directions
 from mtlsk.engines.exact import AutogradGradients, gramian_of
 from mtlsk.estimators.batches import SlicedBatches, batches
 from mtlsk.estimators.loop import StopTraining, TrainingLoop
@@ -207,7 +212,10 @@ class MultiTaskNet(TrainingLoop):
             live = Live(self.optimizer_, self.aggregator_, self.task_map_, tuple(self.task_names_))
             self.controller_.bind(live)
         _, own = split_parameters(self.module_, len(self.task_names_))
-        check_engine(build_engine(self.gramian), self.aggregator_, own)
+        engine = build_engine(self.gramian)
+        check_engine(engine, self.aggregator_, own)
+        by_losses = self.aggregator_.needs == "losses" and self.update_norm == "native"
+        check_directions(engine, self.optimizer_, by_losses)
         return self
 
     @staticmethod
