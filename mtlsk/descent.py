@@ -128,7 +128,8 @@ class Descent:
     @property
     def live(self) -> Live:
         """What the controller may look at."""
-        return Live(self.optimizer, self.aggregator, self.task_map, tuple(self.task_names))
+        names, shared = tuple(self.task_names), tuple(self.shared)
+        return Live(self.optimizer, self.aggregator, self.task_map, names, shared)
 
     @torch.no_grad()
     def backward(

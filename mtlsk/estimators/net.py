@@ -208,10 +208,11 @@ class MultiTaskNet(TrainingLoop):
         self.n_steps_ = 0
         with self._seeded(self.seed_):
             super().initialize()
+        shared, own = split_parameters(self.module_, len(self.task_names_))
         if self.controller_ is not None:
-            live = Live(self.optimizer_, self.aggregator_, self.task_map_, tuple(self.task_names_))
+            names = tuple(self.task_names_)
+            live = Live(self.optimizer_, self.aggregator_, self.task_map_, names, tuple(shared))
             self.controller_.bind(live)
-        _, own = split_parameters(self.module_, len(self.task_names_))
         engine = build_engine(self.gramian)
         check_engine(engine, self.aggregator_, own)
         by_losses = self.aggregator_.needs == "losses" and self.update_norm == "native"
