@@ -32,6 +32,9 @@ from mtlsk.engines import (
     Online,
     TaskGradients,
     build_engine,
+    check_directions,
+    preserves_directions,
+    task_directions,
 )
 from mtlsk.engines.exact import AutogradGradients
 from mtlsk.engines.linear import LinearGradients
@@ -114,9 +117,11 @@ class Descent:
         self.n_steps = 0
         self._tasks: list[int] = []
         self._kept: tuple[list[int], Tensor, Tensor] | None = None  # (tasks, weights, of heads)
-        self._by_hand = self._losses_only()
+        blind = self._by_hand = self._losses_only()
         self._unchecked = False
-        check_engine(self.engine, self.aggregator, self.own, self.controller)
+        if not blind:
+            check_engine(self.engine, self.aggregator, self.own, self.controller)
+        check_directions(self.engine, optimizer, blind)
         self.changes: dict[str, Change] = {}
         if self.controller is not None:
             self.controller.bind(self.live)
@@ -124,7 +129,8 @@ class Descent:
     @property
     def live(self) -> Live:
         """What the controller may look at."""
-        return Live(self.optimizer, self.aggregator, self.task_map, tuple(self.task_names))
+        names, shared = tuple(self.task_names), tuple(self.shared)
+        return Live(self.optimizer, self.aggregator, self.task_map, names, shared)
 
     @torch.no_grad()
     def backward(
@@ -164,15 +170,16 @@ class Descent:
         else:
             host, g, back, direction = self._solve(gradients, p)
         record = self._record(host, p, g, back, direction)
-        if preserves_directions(self.optimizer):
-            feed: Any = self.optimizer
-            feed.task_directions = dict(zip(self.shared, task_directions(gradients), strict=True))
         self.changes = {}
         if self.controller is not None:
             for name, change in self.controller.adjust(record, gradients).items():
                 known = change if isinstance(change, Change) else Change(change)
                 self.changes[name] = known
             self.apply({name: change.value for name, change in self.changes.items()})
+        if preserves_directions(self.optimizer):
+            feed: Any = self.optimizer
+            mean = task_directions(gradients, p)
+            feed.task_directions = dict(zip(self.shared, mean, strict=True))
         self.n_steps += 1
         return record
 
@@ -255,8 +262,7 @@ class Descent:
         return host, None, back, direction
 
     def _losses_only(self) -> bool:
-        looks = self.controller is not None and self.controller.needs_gramian
-        return self.aggregator.needs == "losses" and self.update_norm == "native" and not looks
+        return losses_only(self.aggregator, self.update_norm, self.controller)
 
     def _kept_weights(self) -> tuple[Tensor, Tensor] | None:
         """Return the weights of an earlier step where ``every`` says that they serve this one."""
@@ -375,16 +381,10 @@ class Descent:
         return StepRecord(self.n_steps, host, seen, gramian, back, direction, tuple(tasks))
 
 
-def preserves_directions(optimizer: Any) -> bool:
-    """Say whether the optimizer asks for the unit task gradients (see :class:`mtlsk.Muon`)."""
-    return bool(getattr(optimizer, "preserves_directions", False))
-
-
-def task_directions(gradients: TaskGradients) -> tuple[Tensor, ...]:
-    """Return (1/K) sum_k g_k / |g_k| in each shared tensor; a zero g_k gives nothing."""
-    norms = gradients.block_norms()
-    inverse = torch.where(norms > 0, 1 / (norms.shape[1] * norms), 0.0)
-    return gradients.combine(inverse)
+def losses_only(aggregator: Aggregator, update_norm: str, controller: Controller | None) -> bool:
+    """Say whether a step needs no Gramian: nobody looks at it."""
+    looks = controller is not None and controller.needs_gramian
+    return aggregator.needs == "losses" and update_norm == "native" and not looks
 
 
 def check_engine(
@@ -396,12 +396,10 @@ def check_engine(
     """Raise ValueError, naming those that can, for an engine that does not fit.
 
     The online engine needs an aggregator with an online dual and a controller that does without
-    the Gramian, the features engine a module with parameters of the tasks' own. Where neither
-    aggregator nor controller looks at the Gramian, no engine is used.
+    the Gramian, the features engine a module with parameters of the tasks' own. Not to be asked
+    where a step is one of :func:`losses_only`: it uses no engine.
     """
     looks = controller is not None and controller.needs_gramian
-    if aggregator.needs == "losses" and not looks:
-        return
     dual = isinstance(aggregator, OnlineDual) and aggregator.has_online_dual and not looks
     usable = {
         name: (dual or not issubclass(cls, Online)) and (bool(own) or not issubclass(cls, Features))

@@ -1,6 +1,11 @@
-"""Pure functions of a Gramian G = J J^T of task gradients, shape (K, K), float64 on the CPU."""
+"""Pure functions of a Gramian G = J J^T of task gradients, shape (K, K), float64 on the CPU.
+
+:func:`effective_rank` takes any matrix.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -38,6 +43,23 @@ def condition_number(gramian: Tensor) -> float:
     largest = float(eigenvalues[-1])
     floor = len(eigenvalues) * EPS * largest
     return largest / max(float(eigenvalues[0]), floor)
+
+
+def effective_rank(matrix: Tensor) -> float:
+    """Return exp(-sum_i p_i ln p_i), p_i = sigma_i / sum sigma, of a matrix's singular values.
+
+    It is r for r equal singular values and others of 0, and 0 for a zero matrix; NaN for a matrix
+    that is not finite.
+
+    **Reference** Roy and Vetterli, "The effective rank: a measure of effective dimensionality",
+    EUSIPCO 2007.
+    """
+    values = matrix.detach().double().cpu()
+    if not bool(values.isfinite().all()):
+        return math.nan
+    sigma = torch.linalg.svdvals(values)
+    total = float(sigma.sum())
+    return float(torch.special.entr(sigma / total).sum().exp()) if total > 0 else 0.0
 
 
 def mean_weights(like: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ PARAMETERS = {
     "controller's domain": ({"controller": "APT", "controller__beta_max": 0.1}, "0.1", "[0.5, 1)"),
     "no controller": ({"controller__beta_max": 0.5}, "controller=None", "beta_max"),
     "APT without momentum": ({"controller": "APT", "optimizer": "Adagrad"}, "Adagrad", "AdamW"),
-    "APT with NAdam": ({"controller": "APT", "optimizer": "NAdam"}, "NAdam", "AdamW"),
+    "APT with Adamax": ({"controller": "APT", "optimizer": "Adamax"}, "Adamax", "AdamW"),
     "update_norm": ({"update_norm": "unit"}, "update_norm='unit'", "'native'", "'mean'"),
     "activation": ({"activation": "rely"}, "activation='rely'", "relu"),
     "activation, a list": ({"activation": ["relu"]}, "activation=['relu']", "tanh"),

@@ -107,3 +107,25 @@ def test_the_readme_quotes_the_study_of_engines_and_the_benchmarks():
         cosine, progress = found[2].split()[0], found[3].split()
         share = f"{float(progress[0]) / float(progress[2]):.0%}".replace("%", " %")
         assert rows[engine].startswith(f"{float(cosine):.2f}, {share}"), engine
+
+
+def test_the_study_of_momentum_runs_and_shows_what_apt_s_docstring_says(tmp_path):
+    script = ROOT / "studies" / "apt_tracking.py"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script), "--quick", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    committed = ROOT / "studies" / "apt_tracking" / "report.md"
+    for page in ((tmp_path / "report.md").read_text(), committed.read_text()):
+        rows = re.findall(r"^\| (flips|rotation|constant, noise 3)[^|]*\|(.*)\|$", page, flags=re.M)
+        errors = {name: [float(c.split()[0]) for c in cells.split("|")] for name, cells in rows}
+        fixed, _, gradient, by_momentum, *_ = errors["flips"]
+        assert gradient < 0.8 * fixed  # abrupt changes
+        assert by_momentum < 0.8 * fixed
+        fixed, _, gradient, by_momentum, *_ = errors["rotation"]
+        assert by_momentum < 0.9 * fixed < fixed < gradient
+        fixed, _, gradient, by_momentum, *_ = errors["constant, noise 3"]
+        assert min(gradient, by_momentum) > 1.5 * fixed  # stationary noise

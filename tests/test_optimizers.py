@@ -352,4 +352,4 @@ def test_set_option_changes_the_live_groups():
 
 
 def test_the_registry_of_optimizers_is_what_it_exports():
-    assert set(OPTIMIZERS.members()) == {"SGD", "Adam", "AdamW"}
+    assert set(OPTIMIZERS.members()) == {"SGD", "Adam", "AdamW", "Muon", "NAdam", "RAdam"}

@@ -27,7 +27,10 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Live:
-    """The live objects of a training, to look at in :meth:`Controller.bind`; never change them.
+    """The live objects of a training, to look at in :meth:`Controller.bind`.
+
+    Never change them, but for splitting the optimizer's groups: what it remembers belongs to the
+    parameters, not to groups.
 
     Attributes
     ----------
@@ -35,12 +38,15 @@ class Live:
     aggregator : Aggregator
     task_map : TaskMap
     task_names : tuple of str
+    shared : tuple of tensors
+        The shared parameters, in the order of ``StepRecord.direction``.
     """
 
     optimizer: torch.optim.Optimizer
     aggregator: Any
     task_map: Any
     task_names: tuple[str, ...]
+    shared: tuple[torch.Tensor, ...] = ()
 
 
 class Controller(Component, ABC):

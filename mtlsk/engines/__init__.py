@@ -5,6 +5,7 @@ from typing import Any
 
 from mtlsk.engines.base import ENGINES, Engine, Forward, TaskGradients
 from mtlsk.engines.budget import Budget
+from mtlsk.engines.directions import check_directions, preserves_directions, task_directions
 from mtlsk.engines.exact import Exact
 from mtlsk.engines.features import Features
 from mtlsk.engines.online import Online
@@ -20,6 +21,9 @@ __all__ = [
     "Online",
     "TaskGradients",
     "build_engine",
+    "check_directions",
+    "preserves_directions",
+    "task_directions",
 ]
 
 

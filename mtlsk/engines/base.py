@@ -114,10 +114,13 @@ class Engine(Component, ABC):
         The task weights are computed in every so many steps and kept in between.
     cost, error : str
         One line each, for the tables.
+    knows_block_norms : bool
+        Whether its task gradients have ``block_norms``.
     """
 
     cost: ClassVar[str]
     error: ClassVar[str]
+    knows_block_norms: ClassVar[bool] = True
     domains = {"every": Interval(1, 1000, integer=True, log=True)}
     every: int
 

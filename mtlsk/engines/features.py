@@ -222,6 +222,7 @@ class Features(Engine):
 
     cost: ClassVar[str] = "the heads only, and one weighted gradient"
     error: ClassVar[str] = "conflict over features, not parameters; other units"
+    knows_block_norms: ClassVar[bool] = False
 
     def __init__(self, every: int = 1) -> None:
         self.every = every

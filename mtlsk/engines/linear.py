@@ -210,7 +210,26 @@ class LinearGradients(TaskGradients):
                 if all(id(p) in found for p in self.shared):
                     return tuple(found[id(p)] for p in self.shared)
             return self._gradient(self.shared, weights)
-        return tuple(self._gradient([p], w)[0] for p, w in zip(self.shared, weights, strict=True))
+        found = self._from_cotangents(weights)
+        return tuple(
+            found[id(p)] if id(p) in found else self._gradient([p], w)[0]
+            for p, w in zip(self.shared, weights, strict=True)
+        )
+
+    def _from_cotangents(self, weights: Tensor) -> dict[int, Tensor]:
+        """Return J^T w for weights (P, K) by parameter id, where all tasks' cotangents are held."""
+        found: dict[int, Tensor] = {}
+        if self.estimated_from is not None or "cotangents" not in vars(self):
+            return found
+        rows = {id(p): w for p, w in zip(self.shared, weights.to(self.top), strict=True)}
+        for c, layer in zip(self.cotangents, self.graph.layers, strict=True):
+            if c.value.ndim != 3 or c.value.shape[1] != len(self.losses):
+                continue
+            if layer.weight is not None and layer.input is not None and id(layer.weight) in rows:
+                found[id(layer.weight)] = (rows[id(layer.weight)] @ c.value).T @ layer.input
+            if layer.bias is not None and id(layer.bias) in rows:
+                found[id(layer.bias)] = rows[id(layer.bias)] @ c.value.sum(0)
+        return found
 
     def _from_blocks(self, weights: Tensor) -> dict[int, Tensor]:
         """Return J^T w by parameter id where J is held."""

@@ -23,8 +23,14 @@ from torch import Tensor
 from mtlsk.aggregators import AGGREGATORS
 from mtlsk.component import closest
 from mtlsk.controllers import CONTROLLERS, Live
-from mtlsk.descent import Descent, DivergenceError, check_engine, split_parameters
-from mtlsk.engines import build_engine
+from mtlsk.descent import (
+    Descent,
+    DivergenceError,
+    check_engine,
+    losses_only,
+    split_parameters,
+)
+from mtlsk.engines import build_engine, check_directions
 from mtlsk.engines.exact import AutogradGradients, gramian_of
 from mtlsk.estimators.batches import SlicedBatches, batches
 from mtlsk.estimators.loop import StopTraining, TrainingLoop
@@ -33,7 +39,14 @@ from mtlsk.estimators.printlog import EpochLoss, TaskPrintLog
 from mtlsk.estimators.validation import check_features, check_targets, refuse_weights
 from mtlsk.linear_graph import Columns
 from mtlsk.modules import CRITERIA, HardSharing, Task
-from mtlsk.optimizers import fused_where_possible, optimizer_arguments, set_option
+from mtlsk.optimizers import (
+    Muon,
+    fused_where_possible,
+    hidden_weights,
+    muon_groups,
+    optimizer_arguments,
+    set_option,
+)
 from mtlsk.taskmap import TaskMap
 
 CPU = torch.device("cpu")
@@ -196,11 +209,16 @@ class MultiTaskNet(TrainingLoop):
         self.n_steps_ = 0
         with self._seeded(self.seed_):
             super().initialize()
+        shared, own = split_parameters(self.module_, len(self.task_names_))
         if self.controller_ is not None:
-            live = Live(self.optimizer_, self.aggregator_, self.task_map_, tuple(self.task_names_))
+            names = tuple(self.task_names_)
+            live = Live(self.optimizer_, self.aggregator_, self.task_map_, names, tuple(shared))
             self.controller_.bind(live)
-        _, own = split_parameters(self.module_, len(self.task_names_))
-        check_engine(build_engine(self.gramian), self.aggregator_, own, self.controller_)
+        engine = build_engine(self.gramian)
+        blind = losses_only(self.aggregator_, self.update_norm, self.controller_)
+        if not blind:
+            check_engine(engine, self.aggregator_, own, self.controller_)
+        check_directions(engine, self.optimizer_, blind)
         return self
 
     @staticmethod
@@ -311,12 +329,15 @@ class MultiTaskNet(TrainingLoop):
         # fused kernels take no sparse gradients
         if not any(getattr(m, "sparse", False) for m in self.module_.modules()):
             kwargs = fused_where_possible(cls, kwargs, self._device())
+        if issubclass(cls, Muon):
+            shared, _ = split_parameters(self.module_, len(self.task_names_))
+            args = (muon_groups(args[0], hidden_weights(self.module_, shared)),)
         self.optimizer_ = cls(*args, **kwargs)
         return self
 
     def _initialize_optimizer(self, reason: Any = None) -> Self:
         super()._initialize_optimizer(reason)
-        for pattern in ("optimizer__param_groups__*__*", "optimizer__*"):
+        for pattern in ("optimizer__param_groups__*__*", "optimizer__*", "lr"):
             self._register_virtual_param(pattern, _set_live_option)
         return self
 
@@ -485,7 +506,9 @@ def labels_of(y: NDArray[Any]) -> str:
 
 
 def _set_live_option(net: MultiTaskNet, name: str, value: Any) -> None:
-    """Set ``optimizer__*`` on the live optimizer and keep the user's word."""
-    group, option = _extract_optimizer_param_name_and_group("optimizer", name)
+    """Set ``lr`` or ``optimizer__*`` on the live optimizer and keep the user's word."""
+    group, option = "all", name
+    if name != "lr":
+        group, option = _extract_optimizer_param_name_and_group("optimizer", name)
     set_option(net.optimizer_, option, value, None if group == "all" else [int(group)])
     setattr(net, name, value)

@@ -57,11 +57,13 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskNet):  # type: ignore[misc]
     controller : None, str, dict, class or instance
         ``"APT"`` or your own; parameters as ``controller__beta_max=...``.
     optimizer : str, dict or class
-        ``"AdamW"`` (without weight decay unless told), ``"Adam"``, ``"SGD"``, or a name of
-        ``torch.optim``; parameters as ``optimizer__...``, where ``optimizer__momentum`` means
-        ``betas[0]`` for the Adam family.
+        ``"AdamW"`` (without weight decay unless told), ``"Adam"``, ``"NAdam"``, ``"RAdam"``,
+        ``"SGD"``, ``"Muon"`` for the matrices of the shared trunk, or a name of ``torch.optim``;
+        parameters as ``optimizer__...``, where ``optimizer__momentum`` means ``betas[0]`` for the
+        Adam family.
     lr : float
-        Learning rate.
+        Learning rate. ``"Muon"`` wants a larger one, about 0.02, for its matrices; heads and
+        biases have ``optimizer__adamw_lr``.
     max_epochs : int
         Passes over the data in one ``fit``.
     batch_size : int

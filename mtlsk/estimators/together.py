@@ -23,8 +23,8 @@ from mtlsk.optimizers import OPTIMIZERS, optimizer_arguments
 FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 ELEMENTWISE = {
     *(optimizers.SGD, optimizers.Adam, optimizers.AdamW, *FUSED),
-    *(torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax, torch.optim.RMSprop),
-    *(torch.optim.Adagrad, torch.optim.Adadelta),
+    *(optimizers.NAdam, optimizers.RAdam, torch.optim.NAdam, torch.optim.RAdam),
+    *(torch.optim.Adamax, torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adadelta),
 }
 """Optimizers that move each number by its own gradients alone, by a multiple of lr."""
 

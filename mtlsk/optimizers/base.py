@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -37,6 +38,9 @@ def optimizer_arguments(
             break
         if issubclass(base, torch.optim.Optimizer) and "__init__" in vars(base):
             valid |= set(parameter_names(base)) - {"params"}
+            kinds = {p.kind for p in inspect.signature(base.__init__).parameters.values()}
+            if inspect.Parameter.VAR_KEYWORD not in kinds:
+                break
     if "momentum" in merged and "momentum" not in valid and "betas" in valid:
         beta1, default = merged.pop("momentum"), merged.get("betas", (0.9, 0.999))
         merged["betas"] = (beta1, *default[1:])
@@ -65,8 +69,8 @@ def fused_where_possible(
 
 def momentum_of(optimizer: torch.optim.Optimizer) -> Literal["betas", "momentum"] | None:
     """Say where an optimizer keeps its first momentum: ``betas[0]``, ``momentum`` or nowhere."""
-    defaults = optimizer.defaults
-    return "betas" if "betas" in defaults else "momentum" if "momentum" in defaults else None
+    defaults = optimizer.defaults  # Muon has both: betas are of its AdamW part
+    return "momentum" if "momentum" in defaults else "betas" if "betas" in defaults else None
 
 
 def set_option(
@@ -74,11 +78,19 @@ def set_option(
 ) -> None:
     """Set an option of the live optimizer; ``momentum`` is ``betas[0]`` for the Adam family.
 
+    An optimizer of several kinds of groups (Muon) says itself, by ``option_places``, where an
+    option of the whole lives; with ``groups`` each is set as it is.
+
     Raises
     ------
     ValueError
         If the optimizer has no such option.
     """
+    places = getattr(optimizer, "option_places", None)
+    if groups is None and places is not None:
+        for group, key in places(name):
+            group[key] = value
+        return
     chosen = range(len(optimizer.param_groups)) if groups is None else groups
     for index in chosen:
         group = optimizer.param_groups[index]
