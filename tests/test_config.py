@@ -75,3 +75,12 @@ def test_a_zero_gradient_shortens_the_mean_only():
     with_zero = torch.cat([j, torch.zeros(1, 8, dtype=torch.float64)])
     torch.testing.assert_close(weights(with_zero)[:3], 0.75 * weights(j))
     assert weights(with_zero)[3] == 0
+
+
+def test_gradients_in_balance_give_zero_and_not_rounding_blown_up():
+    turns = torch.arange(3, dtype=torch.float64) * (2 * math.pi / 3)
+    for norms in ([1.0, 1.0, 1.0], [1.0, 7.0, 0.3]):
+        j = torch.stack([turns.cos(), turns.sin()], 1) * torch.tensor(norms).double()[:, None]
+        w = weights(j)
+        assert float((w @ j).norm()) <= 1e-12
+        assert float(w.sum()) == pytest.approx(1)

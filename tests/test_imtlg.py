@@ -70,3 +70,12 @@ def test_duplicates_share_and_zeros_are_left_out():
     assert w[0] == pytest.approx(float(w[3]))
     d, other = w @ twice, weights(j) @ j
     torch.testing.assert_close(d / d.norm(), other / other.norm())
+
+
+def test_gradients_in_balance_give_zero_and_not_rounding_blown_up():
+    turns = torch.arange(3, dtype=torch.float64) * (2 * math.pi / 3)
+    for norms in ([1.0, 1.0, 1.0], [1.0, 7.0, 0.3]):
+        j = torch.stack([turns.cos(), turns.sin()], 1) * torch.tensor(norms).double()[:, None]
+        w = weights(j)
+        assert float((w @ j).norm()) <= 1e-12
+        assert float(w.sum()) == pytest.approx(1)
