@@ -16,7 +16,7 @@ from mtlsk.component import Component, Registry, shown
 from mtlsk.simplex import Array
 
 PROPERTIES = {
-    "non-conflicting": "no task's loss rises to first order: <g_k, d> >= 0 for all k",
+    "non-conflicting": "<g_k, d> >= 0 for all k, wherever some direction lowers all losses",
     "scale-invariant": "the direction of d does not depend on the units of any one loss",
     "simplex": "the weights are non-negative and sum to 1",
     "stationary": "d = 0 at every Pareto-stationary point",
