@@ -29,6 +29,8 @@ from mtlsk.aggregators import (
     Tchebycheff,
     Torchjd,
 )
+from mtlsk.descent import Descent
+from mtlsk.taskmap import TaskMap
 from mtlsk.testing import check_aggregator, gradients, holds
 
 DEFAULTS = [cls() for cls in AGGREGATORS.members().values()]
@@ -165,3 +167,24 @@ def test_hostile_sets_give_finite_weights_and_no_warning(aggregator):
             for _ in range(3):
                 w = live.task_weights(j @ j.T, torch.ones(3, dtype=torch.float64))
                 assert bool(w.isfinite().all()), (j, w)
+
+
+@pytest.mark.parametrize("aggregator", FAMILY, ids=repr)
+@pytest.mark.parametrize("scale", [None, [2.0, 0.5, 1.0]])
+def test_with_update_norm_mean_every_update_is_as_long_as_the_mean_gradient(aggregator, scale):
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+    module.shared_parameters = module[0].parameters
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    descent = Descent(
+        module, optimizer, clone(aggregator), n_tasks=3, update_norm="mean",
+        task_map=TaskMap(3, scale),
+    )  # fmt: skip
+    x, y = torch.randn(6, 20, 4), torch.randn(6, 20, 3) * torch.tensor([1.0, 3.0, 0.3])
+    for xb, yb in zip(x, y, strict=True):
+        record = descent.backward(((module(xb) - yb) ** 2).mean(0))
+        w0 = torch.full((3,), 1 / 3, dtype=torch.float64)
+        length = sum(float(d.double().square().sum()) for d in record.direction)
+        assert length == pytest.approx(float(w0 @ record.gramian @ w0), rel=1e-4)
+        optimizer.step()
+        descent.observe(((module(xb) - yb) ** 2).mean(0))

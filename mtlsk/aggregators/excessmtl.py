@@ -15,7 +15,7 @@ LARGEST = 1e6
 
 
 class ExcessMTL(Aggregator):
-    """Excess risks by a SCALAR preconditioner: a surrogate of ExcessMTL that is OURS.
+    """Weights that grow with estimated excess risks, from one number a task: a surrogate (ours).
 
     w_k <- w_k exp(step e_k), scaled to one sum again, e_k an estimate of how far the task's risk is
     from its least: a noisy task with a high loss that cannot fall has a small one.

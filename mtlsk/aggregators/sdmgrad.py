@@ -22,7 +22,7 @@ class SDMGrad(OnlineDual, SolvedDual):
     largest min_i <g_i, d> + lam <g0, d> for its length. lam = 0 is MGDA, lam -> infinity the mean
     gradient.
 
-    **OURS: not the paper's algorithm, but its inner problem solved.** The paper takes a few
+    **Ours: not the paper's algorithm, but its inner problem solved.** The paper takes a few
     stochastic projected gradient steps on w, with Gramians J_1 J_2' of two independent batches,
     and a third batch for d, so that the expectation is free of the bias of one batch. With the
     Gramian of the one batch of the step that is not to be had: here w is the exact minimiser on
@@ -44,7 +44,7 @@ class SDMGrad(OnlineDual, SolvedDual):
     provable stochastic algorithms", NeurIPS 2023, the deterministic problem in section 4.
     """
 
-    paper = "Xiao, Ban and Ji 2023, NeurIPS (its inner problem, solved)"
+    paper = "surrogate (ours) of Xiao, Ban and Ji 2023, NeurIPS"
     cost = "a quadratic program over the simplex, from the last support"
     domains = {"lam": Interval(0.0, math.inf, search=(0.0, 5.0))}
 
