@@ -149,6 +149,7 @@ def trained(x, y, train, test, classes, aggregator, engine, seed, epochs, batch_
         (64, 64),
         aggregator=aggregator,
         gramian=engine,
+        update_norm="mean",  # one length for all: nets differ by directions
         criterion=cross_entropy if classes else "squared_error",
         max_epochs=epochs,
         batch_size=batch_size,
@@ -262,7 +263,8 @@ def page(arguments, epochs, measured, n_seeds):
         "",
         f"{datetime.date.today()}; {n_seeds} seeds; a net of 64, 64 trained for {epochs} epochs by "
         f"AdamW at 3e-3; {measured} steps measured at the start, in the middle and at the end of "
-        f"each training. {described}.",
+        "each training. The nets at the end are trained with update_norm='mean', so that they "
+        f"differ by the directions of updates, not by lengths. {described}.",
         "",
     ]
 
