@@ -73,13 +73,6 @@ def as_text(kind: str) -> str:
     return "\n".join(rows)
 
 
-def call_of(cls: Any, most: int = 3) -> str:
-    """Return the call with its first defaults: ``ConicGrad(c=0.5, ...)``."""
-    words = [f"{p.name}={p.default!r}" for p in inspect.signature(cls).parameters.values()]
-    rest = ["..."] if len(words) > most else []
-    return f"{cls.__name__}({', '.join(words[:most] + rest)})"
-
-
 def _needs(cls: type[Aggregator]) -> str:
     words = "losses" if cls.needs == "losses" else "G"
     words += ", losses after" if cls.needs_losses_after else ""
@@ -88,16 +81,16 @@ def _needs(cls: type[Aggregator]) -> str:
 
 def _aggregator_row(cls: type[Aggregator]) -> list[str]:
     claims = ", ".join(sorted(cls().properties))
-    return [f"`{call_of(cls)}`", sentence_of(cls), cls.paper, _needs(cls), cls.cost, claims]
+    return [f"`{cls.__name__}`", sentence_of(cls), cls.paper, _needs(cls), cls.cost, claims]
 
 
 def _controller_row(cls: type[Controller]) -> list[str]:
     needs = "G" if cls().needs_gramian else ""
-    return [f"`{call_of(cls)}`", sentence_of(cls), cls.paper, needs]
+    return [f"`{cls.__name__}`", sentence_of(cls), cls.paper, needs]
 
 
 def _engine_row(cls: type[Engine]) -> list[str]:
-    return [f"`{call_of(cls)}`", sentence_of(cls), cls.cost, cls.error]
+    return [f"`{cls.__name__}`", sentence_of(cls), cls.cost, cls.error]
 
 
 TABLES: dict[str, tuple[Any, list[str], Callable[[Any], list[str]]]] = {
