@@ -116,6 +116,7 @@ class Descent:
         self.shared, self.own = split_parameters(module, n_tasks)
         self.n_steps = 0
         self._tasks: list[int] = []
+        self._seen: tuple[list[int], Tensor | None] | None = None  # tasks and map of the last step
         self._kept: tuple[list[int], Tensor, Tensor] | None = None  # (tasks, weights, of heads)
         blind = self._by_hand = self._losses_only()
         self._unchecked = False
@@ -159,6 +160,7 @@ class Descent:
             with torch.enable_grad():
                 losses = losses[tasks]
         p, self.aggregator.active_ = self.task_map.matrix(tasks)
+        self._seen = (tasks, p)
         gradients: TaskGradients
         if self._losses_only():  # no engine is needed; a controller may still ask for gradients
             gradients = AutogradGradients(losses, self.shared)
@@ -291,8 +293,10 @@ class Descent:
         The tasks are those of the last :meth:`backward`; only where the aggregator's
         ``needs_losses_after`` is true is there anything to do.
         """
-        p, _ = self.task_map.matrix(self._tasks)
-        self.aggregator.observe(mapped(p, losses_after.detach().double().cpu()[self._tasks]))
+        if self._seen is None:  # new groups: the losses before the update are forgotten
+            return
+        tasks, p = self._seen  # the scales before those that a controller has set since
+        self.aggregator.observe(mapped(p, losses_after.detach().double().cpu()[tasks]))
 
     def end_epoch(self) -> None:
         """Tell the aggregator that an epoch has ended; some average over epochs."""
@@ -323,6 +327,7 @@ class Descent:
                 before, self.task_map.groups = self.task_map.groups, value
                 if self.task_map.groups != before:
                     self.aggregator.reset()
+                    self._seen = None
             else:
                 raise ValueError(
                     f"{type(self.controller).__name__} changes {name!r}, which is not live; "
@@ -349,12 +354,17 @@ class Descent:
                 raise DivergenceError(f"the {what} of task {name!r} became {float(values[index])}")
 
     def _renormed(self, weights: Tensor, gramian: Tensor | None) -> Tensor:
-        """Scale weights so that |J^T w| = |g0| where that is asked for and both are not zero."""
+        """Scale weights so that |J^T w| = |g0| where that is asked for and both are not zero.
+
+        A J^T w that is zero but for rounding has no direction to make longer.
+        """
         if self.update_norm != "mean" or gramian is None:
             return weights
         w0 = mean_weights(gramian)
         length, wanted = float(weights @ gramian @ weights), float(w0 @ gramian @ w0)
-        if length <= 0 or wanted <= 0:
+        terms = float(weights.abs() @ gramian.diagonal().clamp_min(0).sqrt()) ** 2
+        eps = torch.finfo(self.shared[0].dtype).eps if self.shared else 0.0
+        if length <= 4 * len(w0) * eps * terms or wanted <= 0:
             return weights
         return weights * math.sqrt(wanted / length)
 

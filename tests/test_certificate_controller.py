@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mtlsk import MultiTaskRegressor
+from mtlsk.aggregators import MGDA
 from mtlsk.controllers import CertificateController, Live
 from mtlsk.gramian import condition_number, cosines
 from mtlsk.record import StepRecord
@@ -24,7 +25,7 @@ class Training:
         self.task_map = TaskMap(n_tasks, scale)
         self.controller = controller
         names = tuple("abcdefgh"[:n_tasks])
-        controller.bind(Live(self.optimizer, None, self.task_map, names))
+        controller.bind(Live(self.optimizer, MGDA(), self.task_map, names))
         self.steps = 0
 
     @property
@@ -255,3 +256,11 @@ def test_in_a_real_training_everything_is_in_the_history():
     last = [e["value"] for e in entries if e["name"] == "task_groups"][-1]
     assert live == last
     assert cosines(net.task_gramian(X, y)[0]).shape == (3, 3)
+
+
+def test_an_aggregator_with_one_number_a_task_is_refused():
+    for spec in ({"name": "LinearScalarization", "weights": [1, 1, 2]},
+                 {"name": "Tchebycheff", "reference": [0.0, 0.1, 0.2]}):  # fmt: skip
+        net = MultiTaskRegressor((4,), spec, "CertificateController")
+        with pytest.raises(ValueError, match=r"merges tasks, and .* one number a task; give one"):
+            net.fit(np.ones((8, 2)), np.ones((8, 3)))

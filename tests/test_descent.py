@@ -559,3 +559,36 @@ def test_none_is_no_controller_in_a_word_too():
     module = torch.nn.Linear(2, 2)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     assert Descent(module, optimizer, controller="None", n_tasks=2).controller is None
+
+
+def test_losses_after_are_compared_under_the_scales_of_the_step():
+    """An update of length zero changes no loss, whatever the controller changes for the next."""
+    script = Script([{"task_scale": [4.0, 1.0, 1.0]}, {}])
+    live, module = started("FAMO", script)
+    for _ in range(2):
+        live.backward(losses_of(module))
+        live.observe(losses_of(module).detach())  # without a step of the optimizer
+        assert live.aggregator.logits_.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_losses_after_new_groups_are_not_compared_with_those_before():
+    live, module = started("FAMO", Script([{"task_groups": [[0, 2], [1]]}, {}]))
+    for _ in range(2):
+        live.backward(losses_of(module))
+        live.optimizer.step()
+        live.observe(losses_of(module).detach())
+    assert live.aggregator.n_adam_steps_.tolist() == [1.0, 1.0]  # of the two groups
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_update_that_is_zero_but_for_rounding_is_not_made_longer(dtype):
+    """Two opposite gradients: any length given to their balance would be that of an error."""
+    for seed in range(20):
+        torch.manual_seed(seed)
+        g = torch.randn(12, dtype=dtype)
+        j = torch.stack([g, -0.3 * g])
+        point = torch.nn.Linear(12, 1, bias=False, dtype=dtype)
+        optimizer = torch.optim.SGD(point.parameters(), lr=0.1)
+        live = Descent(point, optimizer, "MGDA", n_tasks=2, update_norm="mean")
+        live.backward((point.weight @ j.T)[0] + 5)
+        assert float(point.weight.grad.norm()) < 1e-5 * float(g.norm())

@@ -11,7 +11,8 @@ import torch
 from scipy.cluster.hierarchy import fcluster, linkage
 from torch import Tensor
 
-from mtlsk.controllers.base import Change, Controller
+from mtlsk.component import shown
+from mtlsk.controllers.base import Change, Controller, Live
 from mtlsk.domains import Choice, Interval
 from mtlsk.engines.base import TaskGradients
 from mtlsk.gramian import condition_number, cosines
@@ -83,6 +84,11 @@ class CertificateController(Controller):
     base_scale_ : list of float or None
         The user's task_scale. Memory.
 
+    Raises
+    ------
+    ValueError
+        If the aggregator has a parameter of one number a task: groups have none.
+
     **Reference** CANON, doi 10.5281/zenodo.19454888, both forms of its certificate controller as
     publicly described.
     """
@@ -135,6 +141,17 @@ class CertificateController(Controller):
         self.patience = patience
         self.cooldown = cooldown
         self.smoothing = smoothing
+
+    def bind(self, live: Live) -> None:
+        """Look whether the aggregator can do with groups of tasks."""
+        super().bind(live)
+        for name, value in live.aggregator.get_params(deep=False).items():
+            if isinstance(value, list | tuple):
+                raise ValueError(
+                    f"CertificateController merges tasks, and {type(live.aggregator).__name__} has "
+                    f"{name}={shown(value)}, one number a task; give one number, None, or weigh "
+                    "the tasks by task_scale"
+                )
 
     def adjust(self, record: StepRecord, gradients: TaskGradients) -> Mapping[str, Any]:
         """Return what is done about the conditioning, and why; mostly nothing."""
