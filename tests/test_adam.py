@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from mtlsk.aggregators import LinearScalarization
@@ -46,7 +47,10 @@ def test_absent_tasks_are_untouched_and_late_ones_start_afresh():
         assert torch.equal(getattr(live, name)[:2], value), name
     # as if it had been there alone from the first step on
     assert torch.equal(live.x_[2:], moved(5).x_[2:])
-    assert live.n_adam_steps_.tolist() == [20, 20, 5]
+    live.active_ = None
+    adam_step(live, "x_", slope(live.x_), 0.1)
+    assert live.n_adam_steps_.tolist() == [21, 21, 6]
+    assert float(live.x_[2]) == pytest.approx(float(moved(6).x_[2]), rel=1e-12)
 
 
 def test_tasks_that_do_not_move_keep_everything():

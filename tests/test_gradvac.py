@@ -96,6 +96,15 @@ def test_parallel_and_opposite_gradients():
         w = call(GradVac(beta=1.0), three, seed)
         assert bool(w.isfinite().all())
         assert float(w.abs().max()) < 5
+    # and what rounding leaves of it has no angle: its rho is a cosine of g_1, or not touched
+    g, g3 = torch.tensor([[0.1, 0.7, -0.3]]).double(), torch.tensor([[0.2, 1.0, 0.1]]).double()
+    three, seen = torch.cat([g, -3.3 * g, g3]), set()
+    for seed in range(10):
+        live = GradVac(beta=1.0)
+        call(live, three, seed)
+        seen.add(round(float(live.similarity_[0, 2]), 9))
+    cosine = float(torch.cosine_similarity(g[0], g3[0], dim=0))
+    assert seen == {0.0, round(cosine, 9)}
     same = torch.cat([g, g])
     live = GradVac(beta=1.0)
     assert call(live, same).tolist() == pytest.approx([0.5, 0.5])

@@ -49,6 +49,12 @@ def test_a_task_without_preference_never_counts():
 def test_a_reference_is_one_number_or_one_a_task():
     losses = told(3.0, 2.0, 1.0)
     assert weights(losses, reference=5.0) == [1.0, 0.0, 0.0]
+    preference = [2.0, 1.0]  # lambda 4/3, 2/3
+    # of 2 and 3.5 the first is larger, of 1 and 2.5 the second
+    assert weights(told(2.0, 3.5), preference=preference) == pytest.approx([4 / 3, 0])
+    assert weights(told(2.0, 3.5), preference=preference, reference=1.0) == pytest.approx(
+        [0, 2 / 3]
+    )
     assert weights(losses, reference=[2.5, 0.5, 0.0]) == [0.0, 1.0, 0.0]
     assert Tchebycheff().unit_free
     assert Tchebycheff(reference=[0.0, 0.0]).unit_free
