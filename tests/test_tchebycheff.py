@@ -92,7 +92,7 @@ def test_lists_follow_the_tasks_that_are_there():
 @pytest.mark.parametrize("name", ["preference", "reference"])
 def test_a_list_of_another_length(name):
     live = Tchebycheff(**{name: [1.0, 2.0]})
-    message = f"Tchebycheff: {name} has 2 entries for 3 tasks; give one {name} a task, or None"
+    message = f"Tchebycheff: {name} has 2 entries for 3 tasks; give one a task"
     with pytest.raises(ValueError, match=message):
         live.task_weights(None, told(1.0, 1.0, 1.0))
     live.active_ = (0, 2)  # as many as there are, but not theirs

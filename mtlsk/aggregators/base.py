@@ -180,7 +180,7 @@ def require_gramian(aggregator: Aggregator, gramian: Tensor | None) -> Tensor:
         raise ValueError(f"{type(aggregator).__name__} needs the Gramian G = J J^T, got None")
     if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1] or len(gramian) == 0:
         raise ValueError(f"the Gramian must have shape (K, K), got {tuple(gramian.shape)}")
-    if not math.isfinite(float(gramian.numpy().sum())):  # quicker than a look at every element
+    if not math.isfinite(float(gramian.sum())):  # quicker than a look at every element
         finite = gramian.isfinite()
         if not bool(finite.all()):
             own = ~finite.diagonal()  # a bad gradient spoils its column, and its own norm
@@ -198,7 +198,7 @@ def require_losses(aggregator: Aggregator, losses: Tensor, gramian: Tensor | Non
     if losses.ndim != 1 or len(losses) != n_tasks or n_tasks == 0:
         wanted = "K" if gramian is None else str(n_tasks)
         raise ValueError(f"the losses must have shape ({wanted},), got {tuple(losses.shape)}")
-    if not math.isfinite(float(losses.numpy().sum())) and not bool(losses.isfinite().all()):
+    if not math.isfinite(float(losses.sum())) and not bool(losses.isfinite().all()):
         place = int((~losses.isfinite()).nonzero()[0])
         task = aggregator.tasks_of_call(n_tasks)[place]
         raise ValueError(f"the loss of task {task} is {float(losses[place])}: not finite")
