@@ -160,6 +160,13 @@ def test_tasks_that_agree_too_well_are_merged_and_split_again():
     assert "last merge taken back" in changes["task_groups"].reason
 
 
+def test_the_trend_of_kappa_is_that_of_its_logarithm():
+    t = Training(watcher(window=4))
+    for kappa in (20.0, 1000.0, 100.0):
+        assert not t.step(torch.tensor([1.0, 1.0, kappa]).diag(), [1.0] * 3)
+    assert t.step(torch.tensor([1.0, 1.0, 50.0]).diag(), [1.0] * 3)  # kappa itself falls
+
+
 def test_a_merge_is_taken_back_by_the_cosines_whatever_the_norms():
     t = Training(watcher())
     for step in range(3):

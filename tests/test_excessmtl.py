@@ -88,7 +88,7 @@ def test_an_estimate_that_grows_without_bound_is_cut():
     for _ in range(1000):
         w = call(live, 1e100, 1.0)
     assert w.tolist() == [1.0, 0.0]
-    assert bool(live.log_weights_.isfinite().all())
+    assert float(live.log_weights_.abs().max()) <= 1001 * 1e6
 
 
 def test_absent_tasks_keep_their_share_and_a_saved_run_goes_on():
