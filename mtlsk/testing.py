@@ -252,7 +252,7 @@ def holds(claimed: str, aggregator: Aggregator, j: Tensor, calls: int = 1) -> bo
 def _call(aggregator: Aggregator, gramian: Tensor, losses: Tensor) -> Tensor:
     """Call the aggregator with torch's generator seeded; only a stochastic one may draw from it."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed keeps a stack a call for GPUs
         before = torch.get_rng_state()
         w = aggregator.task_weights(gramian if aggregator.needs == "gramian" else None, losses)
         drew = not torch.equal(before, torch.get_rng_state())

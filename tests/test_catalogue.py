@@ -26,6 +26,7 @@ def test_every_entry_has_a_sentence(kind):
     for name, sentence, _ in entries:
         assert sentence.endswith("."), name
         assert name in as_text(kind)
+    assert "inspect._empty" not in as_text(kind)  # what has no default is no choice
 
 
 @pytest.mark.parametrize("kind", ["aggregators", "controllers"])

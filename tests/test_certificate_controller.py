@@ -92,14 +92,21 @@ def test_a_rising_h_halves_the_learning_rate_at_most_so_often_and_it_comes_back(
         t.step(bad, [10.0 + step] * 3)
     assert t.lr == 0.2  # the next cause is unequal norms
     assert t.kappa(bad) < 1.3
-    reasons = []
+    back = []
     for step in range(12):  # recovery: one thing at a time, each after three quiet looks
-        reasons += [c.reason for c in t.step(FINE, [5.0 - 0.1 * step] * 3).values()]
+        back += [(step, c.reason) for c in t.step(FINE, [5.0 - 0.1 * step] * 3).values()]
     assert t.lr == 0.8
     assert t.task_map.scale is None
-    assert len(reasons) == 3
-    assert [word in r for word, r in zip(("balance", "doubled", "doubled"), reasons, strict=True)]
-    assert all("in 3 looks" in r for r in reasons)
+    why = "kappa <= 10 in 3 looks"
+    again = f"{why}: learning rate doubled again"
+    assert back == [(2, f"{why}: balance taken back"), (5, again), (8, again)]
+
+
+def test_a_trend_is_that_of_the_last_window():
+    t = Training(watcher())
+    for loss in (9.0, 8.0, 7.0, 6.0, 5.0, 5.1):
+        assert not t.step(UNEQUAL, [loss] * 3)
+    assert list(t.step(UNEQUAL, [5.2] * 3)) == ["lr"]
 
 
 def test_a_scheduler_between_is_kept():
@@ -152,6 +159,46 @@ def test_tasks_that_agree_too_well_are_merged_and_split_again():
         changes = t.step(FINE, [0.1 - 0.01 * step] * 3) or changes
     assert t.task_map.groups is None
     assert "last merge taken back" in changes["task_groups"].reason
+
+
+def test_the_trend_of_kappa_is_that_of_its_logarithm():
+    t = Training(watcher(window=4))
+    for kappa in (20.0, 1000.0, 100.0):
+        assert not t.step(torch.tensor([1.0, 1.0, kappa]).diag(), [1.0] * 3)
+    assert t.step(torch.tensor([1.0, 1.0, 50.0]).diag(), [1.0] * 3)  # kappa itself falls
+
+
+def test_a_merge_is_taken_back_by_the_cosines_whatever_the_norms():
+    t = Training(watcher())
+    for step in range(3):
+        t.step(gram([0.9 + 0.03 * step, 0.1, 0.1]), [1.0] * 3)
+    assert t.task_map.groups == [[0, 1], [2]]
+    unequal = gram([0.1, 0.0, 0.2], (3.0, 0.1, 3.0))
+    assert condition_number(unequal) > 10
+    for step in range(3):
+        t.step(unequal, [1.0 - 0.1 * step] * 3)
+    assert t.task_map.groups is None
+
+
+def test_the_largest_cosine_is_merged_of_either_sign_and_of_those_with_a_gradient():
+    t = Training(watcher())
+    for step in range(3):
+        t.step(gram([-0.9 - 0.03 * step, 0.1, 0.1]), [1.0] * 3)
+    assert t.task_map.groups == [[0, 1], [2]]
+    t = Training(watcher())
+    for step in range(3):
+        g = gram([0.0, 0.0, 0.9 + 0.03 * step], (0.0, 1.0, 1.0))
+        changes = t.step(g, [1.0] * 3)
+    assert t.task_map.groups == [[0], [1, 2]]
+    assert "b and c (|cos| 0.96) merged" in changes["task_groups"].reason
+
+
+def test_scales_stay_within_bounds():
+    t = Training(watcher(), n_tasks=8)
+    for step in range(3):
+        squares = torch.tensor([1e-6 / (1 + step)] + 7 * [1.0])
+        t.step(squares.diag(), [1.0] * 8)
+    assert t.task_map.scale == pytest.approx([5.0] + 7 * [0.05])
 
 
 def test_large_and_steady_is_left_alone():
@@ -239,6 +286,20 @@ def test_average_linkage_by_hand():
     t = Training(watcher(form="groups", patience=1, threshold=0.5))
     t.step(g, [1.0] * 3)
     assert t.task_map.groups is None
+
+
+def test_a_task_that_loses_its_gradient_leaves_its_group():
+    t = Training(watcher(form="groups", patience=1, cooldown=0))
+    t.step(ALIKE, [1.0] * 3)
+    assert t.task_map.groups == [[0, 1], [2]]
+    t.step(gram([0.95, 0.1, 0.1], (1.0, 0.0, 1.0)), [1.0] * 3)
+    assert t.task_map.groups is None
+
+
+def test_the_order_of_groups_and_of_tasks_in_them_does_not_matter():
+    t = Training(watcher(form="groups", patience=1))
+    t.task_map.groups = [[2], [1, 0]]
+    assert not t.step(ALIKE, [1.0] * 3)
 
 
 def test_in_a_real_training_everything_is_in_the_history():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import pickle
+import random
 
 import numpy as np
 import pytest
@@ -66,6 +68,9 @@ class Breaks(APT):
         super().__init__()
         self.how = how
 
+    def reset(self):
+        return self if self.how == "no reset" else super().reset()
+
     def adjust(self, record, gradients):
         changes = dict(super().adjust(record, gradients))
         if self.how == "no reason":
@@ -73,6 +78,15 @@ class Breaks(APT):
         if self.how == "hidden memory":
             self._seen = getattr(self, "_seen", 0) + 1
             return {"lr": Change(0.1 / self._seen, "counts")}
+        if self.how == "no reset":
+            self.calls_ = getattr(self, "calls_", 0) + 1
+            return {"lr": Change(0.1 / self.calls_, "counts")}
+        if self.how == "by chance":
+            return {"lr": Change(random.random(), "drawn")}
+        if self.how == "not finite":
+            return {"optimizer__eps": Change(math.inf, "large")}
+        if self.how == "one task" and len(record.losses) == 1:
+            return {"lr": 0.1}
         if self.how == "own parameter":
             self.how = "altered"
         return changes
@@ -84,6 +98,10 @@ class Breaks(APT):
         ("no reason", "no reason for a change"),
         ("hidden memory", "state_dict does not hold"),
         ("own parameter", "altered its own parameters"),
+        ("no reset", r"another run after reset\(\)"),
+        ("by chance", "two runs make other changes"),
+        ("not finite", "optimizer__eps = inf"),
+        ("one task", "no reason for a change of lr"),
     ],
 )
 def test_the_contract_notices(how, words):

@@ -484,6 +484,49 @@ def test_the_controller_sees_the_record_and_the_gradients():
         record.step = 7
 
 
+def test_a_change_of_one_group_of_the_optimizer_leaves_the_others():
+    module = seeded(Net)
+    parts = [{"params": part.parameters()} for part in (module.trunk, module.heads)]
+    optimizer = torch.optim.SGD(parts, lr=1.0)
+    change = {"optimizer__param_groups__1__lr": 0.5}
+    Descent(module, optimizer, controller=Script([change]), n_tasks=3).backward(losses_of(module))
+    assert [group["lr"] for group in optimizer.param_groups] == [1.0, 0.5]
+
+
+def test_other_groups_reset_the_aggregator_and_the_same_again_do_not():
+    same = {"task_groups": [[0, 2], [1]]}
+    live, module = started("MGDA", Script([same, same]))
+    live.backward(losses_of(module))
+    assert live.aggregator.state_dict() == {}
+    live.backward(losses_of(module))
+    assert live.aggregator.state_dict() != {}
+
+
+def test_the_record_has_the_gramian_of_the_tasks_and_the_one_the_aggregator_sees():
+    live, module = started("MGDA", task_map=TaskMap(3, [1.0, 0.1, 1.0], [[0, 2], [1]]))
+    record = live.backward(losses_of(module))
+    j = task_gradients(module, module.shared_parameters())
+    p, _ = live.task_map.matrix(range(3))
+    close(record.task_gramian, j @ j.T)
+    close(record.gramian, p @ j @ j.T @ p.T)
+
+
+def test_a_controller_may_ask_for_gradients_where_the_step_needs_losses_only():
+    live, module = started("LinearScalarization", Script())
+    live.backward(losses_of(module))
+    (_, gramian), *_ = live.controller.seen_
+    j = task_gradients(module, module.shared_parameters())
+    close(gramian, j @ j.T)
+
+
+def test_the_end_of_an_epoch_is_told_to_the_aggregator(monkeypatch):
+    live, _ = started("MGDA")
+    told = []
+    monkeypatch.setattr(live.aggregator, "end_epoch", lambda: told.append(1))
+    live.end_epoch()
+    assert told == [1]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

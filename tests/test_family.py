@@ -93,7 +93,8 @@ def special_sets():
 
 # four in a plane, all improved by some d: what holds of independent gradients need not here
 FOUR_IN_A_PLANE = torch.tensor([[-0.4, 0.5], [-0.2, 0.2], [0.7, 0.4], [8.4, -5.6]]).double()
-SETS = [*special_sets(), *(gradients(seed) for seed in range(40)), FOUR_IN_A_PLANE]
+# check_aggregator tries the claims on the first 12 random ones
+SETS = [*special_sets(), *(gradients(seed) for seed in range(12, 40)), FOUR_IN_A_PLANE]
 
 
 def has_entries(aggregator):

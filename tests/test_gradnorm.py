@@ -81,6 +81,13 @@ def test_units_common_to_all_change_nothing():
         torch.testing.assert_close(v, w)
 
 
+def test_norms_that_are_equal_up_to_rounding_move_nothing():
+    live = GradNorm(alpha=0.0)
+    for _ in range(3):
+        live.task_weights(gramian(0.3, 0.1 + 0.2, 0.3 - 1e-16), told(1.0, 2.0, 3.0))
+    torch.testing.assert_close(live.weights_, told(1.0, 1.0, 1.0), rtol=1e-12, atol=0)
+
+
 def test_a_task_without_gradient_takes_no_part():
     live = GradNorm(lr=0.01)
     for i in range(200):
@@ -101,6 +108,14 @@ def test_hostile_norms_and_losses_keep_the_weights_positive():
         w = live.task_weights(gramian(1e6, 1.0, 1e-6, 1e3), losses)
         assert bool((w > 0).all())
         assert float(w.sum()) == pytest.approx(1, rel=1e-9)
+
+
+@pytest.mark.parametrize("losses", [(0.0, 0.0), (-1.0, 1.0)])
+def test_losses_that_reach_zero_or_pass_it_leave_the_weights_finite(losses):
+    live = GradNorm(alpha=1.5)
+    for values in ((1.0, 1.0), losses):
+        live.task_weights(gramian(1.0, 2.0), told(*values))
+    assert bool((live.weights_ > 0).all())
 
 
 def test_a_first_loss_that_is_not_positive_counts_as_no_change():

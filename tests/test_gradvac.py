@@ -115,6 +115,18 @@ def test_parallel_and_opposite_gradients():
     assert w.tolist() == pytest.approx([(1 + more) / 2] * 2)
 
 
+def test_what_an_opposite_gradient_has_left_of_one_has_no_angle():
+    for seed in range(10):
+        g, _, other = gradients(seed)
+        j = torch.stack([g, -0.7 * g, other])
+        live = GradVac(beta=1.0)
+        call(live, j, seed)
+        phi = float(torch.cosine_similarity(g, other, dim=0))
+        for i, known in ((0, phi), (1, -phi)):
+            # nothing where the opposite one came first
+            assert any(math.isclose(live.similarity_[i, 2], x, abs_tol=1e-9) for x in (0, known))
+
+
 def test_a_zero_gradient_is_passed_over():
     j = gradients(2)
     with_zero = torch.cat([j, torch.zeros(1, 8, dtype=torch.float64)])

@@ -147,6 +147,17 @@ def test_estimated_smoothness_is_a_bound_from_below():
     assert hs[-1] < 1e-3 * hs[0]
 
 
+def test_a_loss_of_zero_says_nothing_about_the_smoothness():
+    controller = SafeStep()
+    point = Point(None, torch.ones(6, dtype=torch.float64))
+    optimizer = torch.optim.SGD(point.parameters(), lr=1.0)
+    descent = Descent(point, optimizer, SquaredLosses(), controller, n_tasks=2)
+    square = (point.theta**2).sum()
+    descent.backward(torch.stack([square, 0 * square]))
+    assert controller.beta_ == pytest.approx(2.0)
+    assert 0 < optimizer.param_groups[0]["lr"] < 1
+
+
 @pytest.mark.parametrize(
     ("optimizer", "options"),
     [

@@ -89,6 +89,16 @@ def test_a_zero_gradient_is_in_the_mean_only():
     torch.testing.assert_close(w, pulled, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_with_a_zero_gradient_the_inner_problem_of_the_others_is_solved(seed):
+    j = torch.cat([gradients(seed), torch.zeros(1, 8, dtype=torch.float64)])
+    a = weights(3.0, j)
+    w = (4 * a - 3 / 4)[:3]
+    slope = j[:3] @ (a @ j)
+    assert float(w.sum()) == pytest.approx(1)
+    assert float(w @ slope) - float(slope.min()) <= 1e-9 * float(j.norm() ** 2)
+
+
 def test_the_support_is_remembered_by_task():
     j = gradients(2, k=5, m=9)
     live = SDMGrad()

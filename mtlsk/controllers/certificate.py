@@ -325,7 +325,7 @@ class CertificateController(Controller):
     def _regroup(self) -> dict[str, Change]:
         present = self._task_map.groups or [[k] for k in range(len(self.squares_))]
         wanted = self._clusters()
-        self.quiet_ = self.quiet_ + 1 if wanted != sorted(present) else 0
+        self.quiet_ = self.quiet_ + 1 if wanted != sorted(map(sorted, present)) else 0
         if self.quiet_ < self.patience or self.looks_ < self.cooled_:
             return {}
         self.quiet_, self.cooled_ = 0, self.looks_ + self.cooldown
