@@ -394,3 +394,9 @@ def test_other_parameters_make_another_method():
 @pytest.mark.parametrize("method", ["DualProj", "MGDA", "IMTLG", "AlignedMTL", "PCGrad", "GradVac"])
 def test_the_contract_holds_for_other_methods(method):
     check_aggregator(Torchjd(method))
+
+
+@pytest.mark.parametrize("options", [[1.0], "pref_vector", 0.5])
+def test_options_that_are_no_dict(options):
+    with pytest.raises(ValueError, match="options must be a dict of keyword arguments"):
+        Torchjd(options=options).check_domains()

@@ -83,6 +83,11 @@ class Torchjd(Aggregator):
     def check_domains(self) -> Self:
         """Check the domains, and that the method can be made."""
         super().check_domains()
+        if self.options is not None and not isinstance(self.options, Mapping):
+            raise ValueError(
+                f"Torchjd: options={shown(self.options)} is not allowed; options must be a dict of "
+                "keyword arguments of the method's class, or None"
+            )
         make(self.method, self.options)
         return self
 
