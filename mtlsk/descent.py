@@ -416,6 +416,11 @@ def check_engine(
         for name, cls in ENGINES.members().items()
     }
     can = ", ".join(["auto", *sorted(name.lower() for name, fits in usable.items() if fits)])
+    if controller is not None and controller.exact and isinstance(engine, Budget | Features):
+        raise ValueError(
+            f"gramian={type(engine).__name__.lower()!r} estimates, and {shown(controller)} needs "
+            "the exact Gramian; it can use: auto, exact"
+        )
     if isinstance(engine, Online) and looks:
         raise ValueError(
             f"gramian='online' computes no Gramian, which {shown(controller)} looks at; "

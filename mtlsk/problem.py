@@ -335,6 +335,10 @@ def rehearsals(space: SearchSpace) -> Iterator[dict[str, Any]]:
     yield {}
     for owner, words in space.choices.items():
         yield from ({owner: word} for word in words)
+    for word, found in space.classes("aggregator").items():  # each with the controllers that fit
+        for controller in space.choices.get("controller", []):
+            own = f"controller[{'' if found is None else found.__name__}]"
+            yield {"aggregator": word, "controller": controller, own: controller}
     for name, domain in space.own.items():
         yield from ({name: value} for value in choices_of(domain))
     for (owner, cls, parameter), domain in space.parts.items():

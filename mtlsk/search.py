@@ -278,18 +278,43 @@ class SearchSpace:
 
     def _suggest(self, trial: Trial, n_tasks: int) -> dict[str, Any]:
         params: dict[str, Any] = {}
+        aggregator: type | None = None
         for name, domain in self.own.items():
             params[name] = domain.suggest(trial, name, n_tasks)
         for owner in REGISTRIES:
             classes = self.classes(owner)
             word = next(iter(classes))
             if owner in self.choices:
-                word = trial.suggest_categorical(owner, self.choices[owner])
+                stored, choices = owner, self.choices[owner]
+                if owner == "controller":
+                    stored, choices = self._fitting(choices, aggregator)
+                word = trial.suggest_categorical(stored, choices)
                 params[owner] = None if word.lower() == "none" else word
             cls = classes.get(word, classes.get("none"))
+            aggregator = cls if owner == "aggregator" else aggregator
             if cls is not None:
                 params |= self._suggest_parts(trial, owner, cls, n_tasks)
         return params
+
+    def _fitting(self, words: list[str], aggregator: type | None) -> tuple[str, list[str]]:
+        """Return the stored name and the controllers among ``words`` that fit an aggregator.
+
+        Where some do not, the choice among the others is a parameter of its own.
+        """
+        classes = self.classes("controller")
+        fitting = [
+            word
+            for word in words
+            if (cls := classes.get(word)) is None or aggregator is None or cls.fits(aggregator)  # type: ignore[attr-defined]
+        ]
+        if not fitting and aggregator is not None:
+            raise StudyError(
+                f"[search] controller: none of {', '.join(words)} fits {aggregator.__name__}; "
+                'add "none" to the list'
+            )
+        if fitting == words or aggregator is None:
+            return "controller", words
+        return f"controller[{aggregator.__name__}]", fitting
 
     def _suggest_parts(self, trial: Trial, owner: str, cls: type, n_tasks: int) -> dict[str, Any]:
         """Ask for a component's parameters, those that bound others first."""

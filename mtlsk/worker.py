@@ -44,7 +44,10 @@ class Worker:
         self.study = StudyFile.model_validate(job["study"])
         self.problem = Problem.load(self.study)
         if self.problem.sha256 != job["sha256"]:
-            raise StudyError(f"the data of {self.problem.name!r} changed while the study ran")
+            raise StudyError(
+                f"the data of {self.problem.name!r} changed while the study ran; a maker without a "
+                "seed draws anew each time: give it options = { random_state = 0 }"
+            )
         space = SearchSpace.parse(self.study.estimator, self.study.search)
         self.spaces = {SEARCH: space, SCALARIZATION: space.baseline()}
         self.storage = open_storage(job["storage"])

@@ -325,3 +325,21 @@ def test_an_aggregator_with_one_number_a_task_is_refused():
         net = MultiTaskRegressor((4,), spec, "CertificateController")
         with pytest.raises(ValueError, match=r"merges tasks, and .* one number a task; give one"):
             net.fit(np.ones((8, 2)), np.ones((8, 3)))
+
+
+def test_a_scale_that_the_user_sets_on_the_way_is_the_new_base():
+    t = Training(watcher(repeats=1))
+    worse = [UNEQUAL * (1 + s * torch.tensor([[0, 0, 1.0], [0, 0, 1], [1, 1, 1]]).double())
+             for s in range(3)]  # fmt: skip
+    for g in worse:
+        t.step(g, [1.0] * 3)
+    assert t.controller.rebalanced_ == 1
+    t.task_map.scale = [1.0, 2.0, 1.0]
+    t.step(FINE, [1.0] * 3)
+    assert t.controller.rebalanced_ == 0
+    for g in worse * 2:
+        t.step(g, [1.0] * 3)
+    assert t.task_map.scale != [1.0, 2.0, 1.0]
+    for step in range(8):
+        t.step(FINE, [0.5 - 0.01 * step] * 3)
+    assert t.task_map.scale == [1.0, 2.0, 1.0]

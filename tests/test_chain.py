@@ -45,10 +45,10 @@ def test_a_chain_of_one_is_that_one():
 def test_memory_is_that_of_each_by_its_place():
     net = fitted(Chain(["ConeAngle", "APT"]))
     state = net.controller_.state_dict()
-    assert set(state["1"]) == {"previous_", "beta_"}
+    assert set(state["1 APT"]) == {"previous_", "beta_"}
     other = CONTROLLERS.build(Chain(["ConeAngle", "APT"])).load_state_dict(state)
     assert other.members[1].beta_ == net.controller_.members[1].beta_
-    assert other.reset().state_dict() == {"0": {}, "1": {}}
+    assert other.reset().state_dict() == {"0 ConeAngle": {}, "1 APT": {}}
 
 
 def test_the_users_instances_are_never_touched():
@@ -74,9 +74,22 @@ def test_one_in_a_chain_is_described_and_built_again():
         ([1], "controller=1 is not understood"),
         (["ATP"], "unknown controller 'ATP' .did you mean 'APT'"),
         ([{"name": "APT", "beta_max": 2}], "beta_max=2 is not allowed"),
-        (["APT", "SafeStep"], "SafeStep bounds the plain step"),
+        (["APT", "SafeStep"], "APT and SafeStep would both drive momentum; take one"),
+        (["SafeStep", Chain(["CertificateController"])], "SafeStep and Chain would both drive lr"),
+        (["SafeStep"], "SafeStep bounds the plain step"),
     ],
 )
 def test_wrong_members_are_refused_before_training(controllers, words):
     with pytest.raises(ValueError, match=words):
         fitted(Chain(controllers))
+
+
+def test_another_list_on_a_fitted_net_keeps_the_memory_of_those_that_stay():
+    net = fitted(Chain(["APT", "ConeAngle"]))
+    beta = net.controller_.members[0].beta_
+    net.set_params(controller__controllers=["APT", "CertificateController", "ConeAngle"])
+    assert net.controller_.members[0].beta_ == beta
+    assert net.controller_.members[1].state_dict() == {}
+    net.partial_fit(X, Y)
+    net.set_params(controller__controllers=["ConeAngle"])
+    assert net.controller_.members[0].state_dict() == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -152,3 +153,25 @@ def test_in_a_fit_the_logits_move_and_those_of_the_tasks_of_a_batch_only():
     assert steps[2] == 2  # the batch with the label, in each epoch
     assert float(steps.max()) == 2 * math.ceil(200 / net.batch_size)
     assert bool((net.aggregator_.logits_ != 0).all())
+
+
+def test_the_second_look_leaves_running_statistics_alone_and_sees_the_same_dropout():
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.Sequential(
+                torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.5)
+            )
+            self.head = torch.nn.Linear(4, 2)
+
+        def forward(self, X):
+            return self.head(self.layers(X))
+
+    X, y = np.random.default_rng(0).standard_normal((2, 40, 3))
+    net = MultiTaskRegressor(
+        module=Net, aggregator="FAMO", max_epochs=2, batch_size=10, lr=0.0, random_state=0
+    ).fit(X, y[:, :2])
+    assert int(net.module_.layers[1].num_batches_tracked) == 8  # once a step
+    # nothing moved but the statistics that a batch does not look at: no loss has changed
+    assert net.aggregator_.logits_.tolist() == [0.0, 0.0]
+    assert "_again" not in vars(net)

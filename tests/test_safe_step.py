@@ -184,3 +184,34 @@ def test_uphill_it_does_not_step():
     descent = Descent(point, optimizer, Up(), SafeStep(beta=1.0), n_tasks=3)
     descent.backward(losses(point.theta))
     assert descent.changes["lr"] == (0.0, "self-bounding bound on an update that points uphill")
+
+
+def test_a_rate_set_from_outside_is_the_new_limit():
+    losses, _, _ = quadratics(0)
+    point = Point(losses, torch.ones(6, dtype=torch.float64))
+    optimizer = torch.optim.SGD(point.parameters(), lr=1e3)
+    descent = Descent(point, optimizer, SquaredLosses(), SafeStep(beta=1.0), n_tasks=3)
+    seen = []
+    for lr in (None, None, 1e-9, None, 1e3):
+        optimizer.param_groups[0]["lr"] = lr or optimizer.param_groups[0]["lr"]
+        descent.backward(losses(point.theta))
+        seen.append(optimizer.param_groups[0]["lr"])
+    bound = seen[0]
+    assert bound < 1e3
+    assert seen == [bound, bound, 1e-9, 1e-9, bound]
+
+
+def test_a_negative_loss_is_named_also_where_tasks_are_absent():
+    point = Point(None, torch.ones(3))
+    optimizer = torch.optim.SGD(point.parameters(), lr=1.0)
+    names = ["a", "b", "c"]
+    descent = Descent(point, optimizer, SquaredLosses(), SafeStep(), n_tasks=3, task_names=names)
+    with pytest.raises(ValueError, match="that of task 'c' is -1; take bound='gram'"):
+        descent.backward(point.theta * torch.tensor([1.0, 1.0, -1.0]), [True, False, True])
+
+
+@pytest.mark.parametrize("gramian", ["features", "budget"])
+def test_an_estimated_gramian_is_no_certificate(gramian):
+    net = MultiTaskRegressor((4,), "MGDA", "SafeStep", "SGD", gramian=gramian)
+    with pytest.raises(ValueError, match=r"SafeStep.* needs the exact Gramian; it can use: auto"):
+        net.fit(torch.ones(8, 2).numpy(), torch.ones(8, 2).numpy())

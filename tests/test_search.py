@@ -163,3 +163,26 @@ def test_wrong_searches_are_one_line(estimator, search, words):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_controllers_are_sampled_for_the_aggregators_they_fit():
+
+    search = {
+        "aggregator": ["GradNorm", "ConicGrad"],
+        "controller": ["none", "APT", "ConeAngle"],
+        "controller__rho": {},
+    }
+    space = SearchSpace.parse({}, search)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    seen = set()
+    for _ in range(60):
+        trial = study.ask()
+        params = space.suggest(trial, 3)
+        seen.add((params["aggregator"], params["controller"]))
+        again = space.suggest(optuna.trial.FixedTrial(trial.params), 3)
+        assert again == params
+    both = {("ConicGrad", c) for c in (None, "APT", "ConeAngle")}
+    assert seen == both | {("GradNorm", None), ("GradNorm", "APT")}
+    with pytest.raises(StudyError, match='none of ConeAngle fits MGDA; add "none" to the list'):
+        alone = SearchSpace.parse({"aggregator": "MGDA"}, {"controller": ["ConeAngle"]})
+        alone.suggest(optuna.trial.FixedTrial({}), 3)

@@ -64,6 +64,7 @@ class APT(Controller):
     """
 
     paper = "arXiv 2604.08939"
+    drives = frozenset({"momentum"})
     domains = {
         "beta_min": Interval(0.0, 1.0, open_high=True, search=(0.0, 0.9)),
         "beta_max": Interval("beta_min", 1.0, open_high=True, search=(0.0, 0.99)),

@@ -63,11 +63,22 @@ class Controller(Component, ABC):
     needs_gramian : bool
         Whether :meth:`adjust` looks at ``record.gramian`` or ``record.task_gramian``. They are
         None even so in steps whose weights are kept from an earlier one (``every``).
+    drives : frozenset of str
+        What it alone may change, or must stay as it is: :class:`Chain` refuses two of one thing.
+    exact : bool
+        Whether an estimated Gramian (engines budget and features) would not do.
     paper : str
         The source, for the tables.
     """
 
+    drives: ClassVar[frozenset[str]] = frozenset()
+    exact: ClassVar[bool] = False
     paper: ClassVar[str] = ""
+
+    @classmethod
+    def fits(cls, aggregator: type) -> bool:
+        """Say whether it can drive an aggregator of this class; a study samples those only."""
+        return True
 
     @property
     def needs_gramian(self) -> bool:

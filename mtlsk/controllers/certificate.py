@@ -81,8 +81,8 @@ class CertificateController(Controller):
         groups), steps so far, and the step from which groups may change again. Memory.
     merges_ : list of lists of lists of int
         The groups before each merge in force. Memory.
-    base_scale_ : list of float or None
-        The user's task_scale. Memory.
+    base_scale_, scale_ : list of float or None
+        The user's task_scale, and the one in force. Memory.
 
     Raises
     ------
@@ -95,6 +95,7 @@ class CertificateController(Controller):
 
     paper = "CANON, doi 10.5281/zenodo.19454888"
     needs_gramian = True
+    drives = frozenset({"lr", "task_scale", "task_groups"})
     domains = {
         "form": Choice("escalation", "groups"),
         "kappa_max": Interval(1.0, math.inf, log=True, search=(3.0, 300.0)),
@@ -119,6 +120,7 @@ class CertificateController(Controller):
     cooled_: int
     merges_: list[list[list[int]]]
     base_scale_: list[float] | None
+    scale_: list[float] | None
 
     def __init__(
         self,
@@ -174,7 +176,10 @@ class CertificateController(Controller):
             self.losses_ = torch.full((k,), math.nan, dtype=torch.float64)
             self.kappas_, self.hs_, self.merges_ = [], [], []
             self.halvings_ = self.rebalanced_ = self.quiet_ = self.looks_ = self.cooled_ = 0
-            self.base_scale_ = self._task_map.scale
+            self.base_scale_ = self.scale_ = self._task_map.scale
+        if self._task_map.scale != self.scale_:  # the user has set another
+            self.base_scale_ = self.scale_ = self._task_map.scale
+            self.rebalanced_ = 0
         squares = gramian.diagonal()
         losses, norms = self.losses_.clone(), self.squares_.clone()
         losses[tasks] = self._mixed(losses[tasks], record.losses[tasks])
@@ -250,7 +255,8 @@ class CertificateController(Controller):
             changes = self._times_lr(0.5, f"{why} and h rising: learning rate halved")
         elif turned <= kappa / 2 and self.rebalanced_ < self.repeats:
             self.rebalanced_ += 1
-            changes = {"task_scale": Change(self._balance(), f"{why}: gradients balanced")}
+            self.scale_ = self._balance()
+            changes = {"task_scale": Change(self.scale_, f"{why}: gradients balanced")}
         elif turned > self.kappa_max and len(gramian) > 1:
             groups, pair = self._merged(gramian)
             words = f"{why}: {pair} merged"
@@ -273,6 +279,7 @@ class CertificateController(Controller):
             changes = {"task_groups": Change(value, f"{why}: last merge taken back")}
         elif self.rebalanced_ and self._fine(self._seen(scaled=False)):
             self.rebalanced_ = 0
+            self.scale_ = self.base_scale_
             changes = {"task_scale": Change(self.base_scale_, f"{why}: balance taken back")}
         elif self.halvings_:
             self.halvings_ -= 1

@@ -14,7 +14,8 @@ from mtlsk.record import StepRecord
 class Chain(Controller):
     """Every controller of a list adjusts in turn; where two set the same name the last one wins.
 
-    All see the same record: what the first changes, the second does not see in this step.
+    All see the same record: what the first changes, the second does not see in this step. Two of
+    ours that would drive the same thing are refused.
 
     Parameters
     ----------
@@ -45,14 +46,30 @@ class Chain(Controller):
                 f"Chain: controllers={shown(self.controllers)} is not allowed; "
                 "it must be a list of controllers"
             )
-        for spec in self.controllers:
-            CONTROLLERS.build(spec)
+        members = [CONTROLLERS.build(spec) for spec in self.controllers]
+        for i, first in enumerate(members):
+            for second in members[i + 1 :]:
+                if both := first.drives & second.drives:
+                    raise ValueError(
+                        f"Chain: {type(first).__name__} and {type(second).__name__} would both "
+                        f"drive {', '.join(sorted(both))}; take one of the two"
+                    )
         return self
 
     @property
     def needs_gramian(self) -> bool:
         """Whether one of them looks at the Gramian."""
         return any(controller.needs_gramian for controller in self.members)
+
+    @property
+    def drives(self) -> frozenset[str]:  # type: ignore[override]
+        """What its members drive."""
+        return frozenset().union(*(c.drives for c in self.members))
+
+    @property
+    def exact(self) -> bool:  # type: ignore[override]
+        """Whether one of them does with the exact Gramian only."""
+        return any(c.exact for c in self.members)
 
     def bind(self, live: Live) -> None:
         """Bind each."""
@@ -73,11 +90,14 @@ class Chain(Controller):
         return self
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the memory of each, by its place in the list."""
-        return {str(i): controller.state_dict() for i, controller in enumerate(self.members)}
+        """Return the memory of each, by its place in the list and its class."""
+        return {name: controller.state_dict() for name, controller in self._named().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
-        """Replace the memory of each."""
-        for i, controller in enumerate(self.members):
-            controller.load_state_dict(state[str(i)])
+        """Replace the memory of each; one that was not there, or of another class, has none."""
+        for name, controller in self._named().items():
+            controller.load_state_dict(state.get(name, {}))
         return self
+
+    def _named(self) -> dict[str, Controller]:
+        return {f"{i} {type(c).__name__}": c for i, c in enumerate(self.members)}

@@ -51,6 +51,7 @@ class ConeAngle(Controller):
     """
 
     paper = "open question of arXiv 2502.00217, ours"
+    drives = frozenset({"c"})
     domains = {
         "schedule": Choice("critical", "linear", "cosine"),
         "rho": Interval(0.0, 1.0, open_low=True, search=(0.5, 0.99)),
@@ -89,16 +90,26 @@ class ConeAngle(Controller):
         """Whether the angle depends on the Gramian: ``"critical"`` does."""
         return self.schedule == "critical"
 
+    @classmethod
+    def fits(cls, aggregator: type) -> bool:
+        """Say whether the aggregator has a cone."""
+        return bool(getattr(aggregator, "has_cone", False))
+
     def bind(self, live: Live) -> None:
         """Look whether the aggregator has a cone."""
         super().bind(live)
         params = live.aggregator.get_params()
         name = type(live.aggregator).__name__
-        if not getattr(live.aggregator, "has_cone", False):
+        if not self.fits(type(live.aggregator)):
             raise ValueError(f"ConeAngle drives the cone of ConicGrad, and {name} has none")
         if isinstance(params["c"], str):
             raise ValueError(
-                f"ConeAngle and {name}(c={params['c']!r}) would both set c; take one of the two"
+                f"ConeAngle and {name}(c={params['c']!r}) would both set c; give c a number or "
+                "drop the controller"
+            )
+        if params.get("solver") == "printed" and max(self.c_min, self.c_max) == 1:
+            raise ValueError(
+                "ConeAngle: c=1 divides by zero with solver='printed'; take c_max and c_min below 1"
             )
 
     def adjust(self, record: StepRecord, gradients: TaskGradients) -> Mapping[str, Any]:

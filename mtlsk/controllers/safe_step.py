@@ -45,15 +45,17 @@ class SafeStep(Controller):
 
     Attributes
     ----------
-    lrs_ : list of float
-        The learning rates the optimizer's groups began with: the upper limits. Memory.
+    lrs_, written_ : list of float
+        The upper limits, the learning rates that the optimizer's groups began with or that
+        somebody else has set since; and those last set here. Memory.
     beta_ : float
         The estimate of beta. Memory.
 
     Raises
     ------
     ValueError
-        If the optimizer takes other steps than -lr d.
+        If the optimizer takes other steps than -lr d; for a negative loss, naming the task, with
+        ``"self-bounding"``.
 
     **Reference** CANON, doi 10.5281/zenodo.19454888 (adaptive bound with emergent warmup, for
     d = grad h); for other directions ours.
@@ -68,8 +70,11 @@ class SafeStep(Controller):
         "share": Interval(0.0, 1.0, open_low=True, search=(0.1, 1.0)),
     }
     needs_gramian = True
+    exact = True
+    drives = frozenset({"lr", "momentum"})  # which stays 0
 
     lrs_: list[float]
+    written_: list[float]
     beta_: float
 
     def __init__(
@@ -96,15 +101,27 @@ class SafeStep(Controller):
         g = record.task_gramian
         if g is None:  # weights are kept in this step, and so is the learning rate
             return {}
+        now = [float(group["lr"]) for group in self._live.optimizer.param_groups]
         if getattr(self, "lrs_", None) is None:
-            self.lrs_ = [float(group["lr"]) for group in self._live.optimizer.param_groups]
+            self.lrs_ = self.written_ = now
+        # a rate that somebody else has set since (the user, a scheduler) is the new limit
+        triples = zip(now, self.written_, self.lrs_, strict=True)
+        self.lrs_ = [lr if lr != written else limit for lr, written, limit in triples]
         present = list(record.present)
+        if self.bound == "self-bounding" and bool((record.losses[present] < 0).any()):
+            k = next(k for k in present if float(record.losses[k]) < 0)
+            raise ValueError(
+                f"SafeStep: the self-bounding step needs losses that are never negative, and that "
+                f"of task {self._live.task_names[k]!r} is {float(record.losses[k]):g}; "
+                "take bound='gram'"
+            )
         bound, words = self._bound(record.losses[present], g, record.weights[present])
         changes = {}
         for i, lr in enumerate(self.lrs_):
             name = "lr" if len(self.lrs_) == 1 else f"optimizer__param_groups__{i}__lr"
             reason = f"{self.bound} bound {words}" if bound < lr else "below every bound"
             changes[name] = Change(min(lr, bound), reason)
+        self.written_ = [min(lr, bound) for lr in self.lrs_]
         return changes
 
     def _bound(self, losses: Tensor, gramian: Tensor, weights: Tensor) -> tuple[float, str]:

@@ -44,6 +44,7 @@ class TrainingLoop(NeuralNet):  # type: ignore[misc]
     seed_: int
     _descent: Descent
     _meter: EpochMeter
+    _again: Again | None  # evaluates the last batch again, for those who look after the step
     _labels: str  # of the rows in training: "all", "one" a row, or "some"
 
     # ---- epochs
@@ -138,10 +139,10 @@ class TrainingLoop(NeuralNet):  # type: ignore[misc]
             self.optimizer_.step()
         else:
             step = super().train_step(batch, **fit_params)
-        if self.aggregator_.needs_losses_after:
-            Xi, yi = unpack_data(batch)
-            with torch.no_grad():
-                losses, _ = self.task_losses(self.infer(Xi, **fit_params), yi, Xi)
+        if self.aggregator_.needs_losses_after and self._again is not None:
+            with torch.no_grad():  # the same dropout masks, running statistics left alone
+                losses, _ = self._again(None)
+            self._again = None
             self._descent.observe(losses)
         return step
 
@@ -150,14 +151,16 @@ class TrainingLoop(NeuralNet):  # type: ignore[misc]
         if not self.module_.training:
             self._set_training(True)
         Xi, yi = unpack_data(batch)
-        state = random_state_of(self._device()) if self._descent.looks_again else None
+        looks_again = self._descent.looks_again or self.aggregator_.needs_losses_after
+        state = random_state_of(self._device()) if looks_again else None
         y_pred = self.infer(Xi, **fit_params)
         labels = self._on_device(yi)
         losses, rows = self._losses_and_rows(y_pred, labels, Xi)
         present = None if rows is None else (rows > 0).tolist()
         forward = None
+        again = None if state is None else Again(self, Xi, labels, state, fit_params)
+        self._again = again if self.aggregator_.needs_losses_after else None
         if not isinstance(y_pred, tuple) and self._separable():
-            again = None if state is None else Again(self, Xi, labels, state, fit_params)
             place = (~labels.isnan()).byte().argmax(1) if self._labels == "one" else None
             forward = Forward(y_pred, self.columns_, place, again)
         record = self._descent.backward(losses, present, forward)

@@ -280,6 +280,7 @@ class MultiTaskNet(TrainingLoop):
             finally:  # an interrupted net keeps what it learned
                 self.n_steps_ = descent.n_steps
                 del self._descent, self._labels
+                self.__dict__.pop("_again", None)
                 self.notify("on_train_end", X=X, y=y)
         return self
 
@@ -383,7 +384,9 @@ class MultiTaskNet(TrainingLoop):
                 new.load_state_dict(old.state_dict())
             setattr(self, f"{owner}_", new)
         if "task_scale" in params:
-            self.task_map_ = TaskMap(len(self.task_names_), self.task_scale)
+            # groups stay: memories are indexed by them
+            groups = self.task_map_.groups
+            self.task_map_ = TaskMap(len(self.task_names_), self.task_scale, groups)
         if "optimizer" in params:
             self._initialize_optimizer()
 
