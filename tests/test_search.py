@@ -183,6 +183,6 @@ def test_controllers_are_sampled_for_the_aggregators_they_fit():
         assert again == params
     both = {("ConicGrad", c) for c in (None, "APT", "ConeAngle")}
     assert seen == both | {("GradNorm", None), ("GradNorm", "APT")}
+    alone = SearchSpace.parse({"aggregator": "MGDA"}, {"controller": ["ConeAngle"]})
     with pytest.raises(StudyError, match='none of ConeAngle fits MGDA; add "none" to the list'):
-        alone = SearchSpace.parse({"aggregator": "MGDA"}, {"controller": ["ConeAngle"]})
-        alone.suggest(optuna.trial.FixedTrial({}), 3)
+        alone.suggest(FixedTrial({}), 3)
