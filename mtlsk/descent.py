@@ -71,7 +71,9 @@ class Descent:
     task_map : TaskMap or None
         Scale and groups of the tasks.
     update_norm : "native" or "mean"
-        ``"mean"`` gives the shared update the length of the mean gradient, |d| = |g0|.
+        ``"mean"`` gives the shared update the length of the mean gradient, |d| = |g0|, as far as
+        the engine knows both: budget and features estimate them, weights kept by ``every`` were
+        scaled to an earlier |g0|. An update that is zero but for rounding stays it.
     task_names : sequence of str
         Names for error messages.
 

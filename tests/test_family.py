@@ -29,6 +29,7 @@ from mtlsk.aggregators import (
     Tchebycheff,
     Torchjd,
 )
+from mtlsk.controllers import Controller
 from mtlsk.descent import Descent
 from mtlsk.taskmap import TaskMap
 from mtlsk.testing import check_aggregator, gradients, holds
@@ -69,6 +70,11 @@ OTHERS: list[Aggregator] = [
 ]
 """Members with other parameters than their defaults."""
 FAMILY = [*DEFAULTS, *OTHERS]
+
+
+def listed(aggregator):
+    """Say whether a parameter is a list of one number a task."""
+    return any(isinstance(v, list) for v in aggregator.get_params().values())
 
 
 @pytest.mark.parametrize("aggregator", FAMILY, ids=repr)
@@ -189,3 +195,31 @@ def test_with_update_norm_mean_every_update_is_as_long_as_the_mean_gradient(aggr
         assert length == pytest.approx(float(w0 @ record.gramian @ w0), rel=1e-4)
         optimizer.step()
         descent.observe(((module(xb) - yb) ** 2).mean(0))
+
+
+class Reshapes(Controller):
+    """Scales, merges and splits tasks on the way."""
+
+    def adjust(self, record, gradients):
+        changes = {1: ("task_scale", [2.0, 1.0, 0.5]), 3: ("task_groups", [[0, 2], [1]]),
+                   6: ("task_scale", None), 7: ("task_groups", None)}  # fmt: skip
+        return dict([changes[record.step]]) if record.step in changes else {}
+
+
+@pytest.mark.parametrize("aggregator", [a for a in FAMILY if not listed(a)], ids=repr)
+def test_tasks_may_be_scaled_merged_split_and_absent_on_the_way(aggregator):
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+    module.shared_parameters = module[0].parameters
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+    descent = Descent(module, optimizer, clone(aggregator), Reshapes(), n_tasks=3)
+    x, y = torch.randn(12, 20, 4), torch.randn(12, 20, 3)
+    for step, (xb, yb) in enumerate(zip(x, y, strict=True)):
+        present = [True, step % 3 != 2, step % 4 != 3]
+        record = descent.backward(((module(xb) - yb) ** 2).mean(0), present)
+        assert bool(record.weights.isfinite().all())
+        assert record.weights[~torch.tensor(present)].tolist() == [0.0] * present.count(False)
+        optimizer.step()
+        descent.observe(((module(xb) - yb) ** 2).mean(0))
+        if step % 4 == 3:
+            descent.end_epoch()
