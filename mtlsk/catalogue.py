@@ -42,6 +42,8 @@ def _components(registry: Any, *facts: str) -> list[Entry]:
     entries = []
     for name, cls in sorted(registry.members().items(), key=lambda item: item[0].lower()):
         known = [f"{fact}: {getattr(cls, fact)}" for fact in facts if getattr(cls, fact)]
+        if registry is AGGREGATORS and (claims := cls().properties):
+            known.append(f"properties: {', '.join(sorted(claims))}")
         entries.append(Entry(name, sentence_of(cls), [*known, *parameters_of(cls)]))
     return entries
 

@@ -58,6 +58,12 @@ def test_rows_say_source_needs_and_claims():
     assert len(as_markdown("controllers").splitlines()) == len(CONTROLLERS.members()) + 2
 
 
+def test_the_text_says_what_an_aggregator_claims():
+    text = as_text("aggregators")
+    assert "NashMTL\n" in text
+    assert "      properties: non-conflicting, scale-invariant, stationary\n" in text
+
+
 def test_what_has_no_table_says_so(capsys):
     assert cli.main(["list", "scorers", "--markdown"]) == 2
     assert (
