@@ -21,13 +21,11 @@ from torch import Tensor, nn
 from mtlsk.aggregators import AGGREGATORS, Aggregator, OnlineDual
 from mtlsk.aggregators.online_dual import functions
 from mtlsk.autodiff import weighted_gradient
-from mtlsk.component import shown
+from mtlsk.compatibility import check_engine, losses_only
 from mtlsk.controllers import CONTROLLERS, Change, Controller, Live
 from mtlsk.engines import (
-    ENGINES,
     Budget,
     Engine,
-    Features,
     Forward,
     Online,
     TaskGradients,
@@ -41,7 +39,7 @@ from mtlsk.engines.linear import LinearGradients
 from mtlsk.gramian import mean_weights
 from mtlsk.optimizers import set_option
 from mtlsk.record import StepRecord
-from mtlsk.taskmap import TaskMap
+from mtlsk.taskmap import TaskMap, mapped, mapped_back
 
 UPDATE_NORMS = ("native", "mean")
 
@@ -391,65 +389,6 @@ class Descent:
             back[tasks] = some
         seen = None if gramian is None else mapped(p, gramian)
         return StepRecord(self.n_steps, host, seen, gramian, back, direction, tuple(tasks))
-
-
-def losses_only(aggregator: Aggregator, update_norm: str, controller: Controller | None) -> bool:
-    """Say whether a step needs no Gramian: nobody looks at it."""
-    looks = controller is not None and controller.needs_gramian
-    return aggregator.needs == "losses" and update_norm == "native" and not looks
-
-
-def check_engine(
-    engine: Engine,
-    aggregator: Aggregator,
-    own: Sequence[Tensor],
-    controller: Controller | None = None,
-) -> None:
-    """Raise ValueError, naming those that can, for an engine that does not fit.
-
-    The online engine needs an aggregator with an online dual and a controller that does without
-    the Gramian, the features engine a module with parameters of the tasks' own. Not to be asked
-    where a step is one of :func:`losses_only`: it uses no engine.
-    """
-    looks = controller is not None and controller.needs_gramian
-    dual = isinstance(aggregator, OnlineDual) and aggregator.has_online_dual and not looks
-    usable = {
-        name: (dual or not issubclass(cls, Online)) and (bool(own) or not issubclass(cls, Features))
-        for name, cls in ENGINES.members().items()
-    }
-    can = ", ".join(["auto", *sorted(name.lower() for name, fits in usable.items() if fits)])
-    if controller is not None and controller.exact and isinstance(engine, Budget | Features):
-        raise ValueError(
-            f"gramian={type(engine).__name__.lower()!r} estimates, and {shown(controller)} needs "
-            "the exact Gramian; it can use: auto, exact"
-        )
-    if isinstance(engine, Online) and looks:
-        raise ValueError(
-            f"gramian='online' computes no Gramian, which {shown(controller)} looks at; "
-            f"it can use: {can}"
-        )
-    if isinstance(engine, Online) and not dual:
-        raise ValueError(
-            f"gramian='online' cannot serve {shown(aggregator)}, which has no online dual; "
-            f"it can use: {can}"
-        )
-    if isinstance(engine, Features) and not own:
-        raise ValueError(
-            "gramian='features' needs a module with task parameters (heads) on top of shared "
-            f"features, by shared_parameters() or task_parameters(k); this one can use: {can}"
-        )
-
-
-def mapped(p: Tensor | None, values: Tensor) -> Tensor:
-    """Return P v or P G P^T for the matrix P of a task map, None for the identity."""
-    if p is None:
-        return values
-    return p @ values if values.ndim == 1 else p @ values @ p.T
-
-
-def mapped_back(p: Tensor | None, weights: Tensor) -> Tensor:
-    """Return P^T w."""
-    return weights if p is None else p.T @ weights
 
 
 def like(weights: Tensor, losses: Tensor) -> Tensor:

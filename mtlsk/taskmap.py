@@ -110,3 +110,15 @@ class TaskMap:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over scale and groups."""
         self.scale, self.groups = state["scale"], state["groups"]
+
+
+def mapped(p: Tensor | None, values: Tensor) -> Tensor:
+    """Return P v or P G P^T for the matrix P of a task map, None for the identity."""
+    if p is None:
+        return values
+    return p @ values if values.ndim == 1 else p @ values @ p.T
+
+
+def mapped_back(p: Tensor | None, weights: Tensor) -> Tensor:
+    """Return P^T w."""
+    return weights if p is None else p.T @ weights

@@ -31,6 +31,7 @@ LAYERS = [
     "scorers",
     "estimators",
     "descent",
+    "compatibility",
     "engines aggregators controllers optimizers modules",
     "certificates regularizers",
     "autodiff linear_graph gramian simplex record taskmap",

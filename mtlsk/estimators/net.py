@@ -21,15 +21,10 @@ from skorch.setter import _extract_optimizer_param_name_and_group
 from torch import Tensor
 
 from mtlsk.aggregators import AGGREGATORS
+from mtlsk.compatibility import check_engine, losses_only
 from mtlsk.component import closest
 from mtlsk.controllers import CONTROLLERS, Live
-from mtlsk.descent import (
-    Descent,
-    DivergenceError,
-    check_engine,
-    losses_only,
-    split_parameters,
-)
+from mtlsk.descent import Descent, DivergenceError, split_parameters
 from mtlsk.engines import build_engine, check_directions
 from mtlsk.engines.exact import AutogradGradients, gramian_of
 from mtlsk.estimators.batches import SlicedBatches, batches
