@@ -31,7 +31,9 @@ def check_engine(
     where a step is one of :func:`losses_only`: it uses no engine.
     """
     looks = controller is not None and controller.needs_gramian
-    dual = isinstance(aggregator, OnlineDual) and aggregator.has_online_dual and not looks
+    dual = aggregator.needs == "losses"  # only its length is asked for: any route will do
+    dual = dual or (isinstance(aggregator, OnlineDual) and aggregator.has_online_dual)
+    dual = dual and not looks
     usable = {
         name: (dual or not issubclass(cls, Online)) and (bool(own) or not issubclass(cls, Features))
         for name, cls in ENGINES.members().items()
