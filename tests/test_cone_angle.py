@@ -65,6 +65,6 @@ def test_with_kept_weights_the_angle_is_kept_too():
         batch_size=8, random_state=0,
     )  # fmt: skip
     entries = net.fit(X, y).history_[-1, "changes"]
-    assert [(e["step"], e["n"]) for e in entries] == [(0, 2)]  # of 6 steps
+    assert [(e["step"], e["n"]) for e in entries] == [(0, 1), (3, 1)]  # of 6 steps
     assert entries[0]["reason"] == "0.9 of the critical cosine"
-    assert net.aggregator_.c == entries[0]["value"] != net.get_params()["aggregator"]
+    assert net.aggregator_.c == entries[-1]["value"] != net.get_params()["aggregator"]

@@ -141,6 +141,20 @@ def test_the_history_has_every_change_with_its_reason():
     assert net.history_[:, "lr"] == pytest.approx([0.0125, 0.0185])  # the mean of each epoch
 
 
+class Now(Controller):
+    """Sets the learning rate in some steps, for the same reason."""
+
+    def adjust(self, record, gradients):
+        return {"lr": Change(0.1 + record.step, "again")} if record.step in (0, 1, 4) else {}
+
+
+def test_the_same_reason_in_a_later_step_is_an_entry_of_its_own():
+    X, y = np.random.default_rng(0).standard_normal((2, 60, 2))
+    net = MultiTaskRegressor((4,), controller=Now(), max_epochs=1, batch_size=10, random_state=0)
+    entries = net.set_params(lr=1e-6, optimizer="SGD").fit(X * 0, y * 0).history_[-1, "changes"]
+    assert [(e["step"], e["n"], e["value"]) for e in entries] == [(0, 2, 1.1), (4, 1, 4.1)]
+
+
 def test_without_a_controller_nothing_is_changed():
     net = MultiTaskRegressor((4,), max_epochs=1).fit(np.ones((8, 2)), np.ones((8, 2)))
     assert net.history_[:, "changes"] == [[]]

@@ -115,17 +115,19 @@ class APT(Controller):
 
     def adjust(self, record: StepRecord, gradients: TaskGradients) -> Mapping[str, Any]:
         """Return the momenta of this step."""
-        now = [d.reshape(-1) for d in record.direction]
-        sizes = [len(d) for d in now]
+        parts = [d.reshape(-1) for d in record.direction]
+        whole = joined(parts)
         before: list[Tensor] | None
         if self.reference == "momentum":
             before = momenta(self._live.optimizer, self._live.shared)
+            if before is not None and self.scope == "global":
+                before = [joined(before)]
         else:
             previous = getattr(self, "previous_", None)
+            sizes = [len(d) for d in parts] if self.scope == "tensor" else [len(whole)]
             before = None if previous is None else list(torch.split(previous, sizes))
-            self.previous_ = torch.cat(now or [torch.zeros(0)])
-        if self.scope == "global":
-            now, before = [joined(now)], None if before is None else [joined(before)]
+            self.previous_ = whole
+        now = parts if self.scope == "tensor" else [whole]
         # the first step takes beta_min
         angles = [-1.0] * len(now) if before is None else cosines(now, before)
         betas = [momentum(self.beta_min, self.beta_max, s, self.map) for s in angles]

@@ -57,7 +57,8 @@ class EpochMeter:
                 value = float(value)
                 self.changed[name].append(value)
             run = self.runs.get(name)
-            if run is not None and run["reason"] == reason:
+            follows = run is not None and record.step == run["step"] + run["n"]
+            if run is not None and follows and run["reason"] == reason:
                 run["value"], run["n"] = value, run["n"] + 1
                 continue
             entry = {"step": record.step, "name": name, "value": value, "reason": reason, "n": 1}
@@ -76,7 +77,7 @@ class EpochMeter:
         """Return the epoch's means: ``train_losses``, ``valid_losses``, ``task_weights``, ...
 
         And ``changes``, what the controller changed: a list of dicts of the ``step`` (the first
-        of ``n`` in a row with the same reason), ``name``, last ``value``, and ``reason``.
+        of ``n`` steps in a row with the same reason), ``name``, last ``value``, and ``reason``.
         """
         row: dict[str, Any] = {}
         for part, sums in self.parts.items():

@@ -27,7 +27,7 @@ def orthogonalize(matrix: Tensor, steps: int = STEPS) -> Tensor:
     X_0 = M / |M|_F, whose singular values are at most 1, where p is stable; then
     X <- a X + (b A + c A A) X with A = X X'. A is made on the smaller side, by transposing. A zero
     matrix stays zero. The precision is the matrix's own: bfloat16, which the source uses on GPUs,
-    is many times slower than float32 on a CPU.
+    can be many times slower than float32 on a CPU that has no units for it.
 
     Parameters
     ----------
