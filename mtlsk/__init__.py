@@ -7,7 +7,12 @@ from mtlsk.aggregators import Aggregator
 from mtlsk.controllers import Controller
 from mtlsk.descent import Descent, DivergenceError
 from mtlsk.engines import Engine
-from mtlsk.estimators import MultiTaskNet, MultiTaskRegressor, ScalarizationFront
+from mtlsk.estimators import (
+    MultiTaskClassifier,
+    MultiTaskNet,
+    MultiTaskRegressor,
+    ScalarizationFront,
+)
 from mtlsk.record import StepRecord
 from mtlsk.scorers import SCORERS
 
@@ -18,6 +23,7 @@ __all__ = [
     "Descent",
     "DivergenceError",
     "Engine",
+    "MultiTaskClassifier",
     "MultiTaskNet",
     "MultiTaskRegressor",
     "ScalarizationFront",
