@@ -137,29 +137,21 @@ def target_names(y: Any) -> list[str] | None:
 
 
 def column_of(series: pd.Series) -> NDArray[Any]:
-    """Return a column of a table as an array, nullable numbers as floats with NaN."""
-    if isinstance(series.dtype, pd.CategoricalDtype):
-        return plain(series.astype(object).to_numpy())
+    """Return a column of a table as an array; objects with None where labels are missing."""
     if isinstance(series.dtype, np.dtype):
         return plain(series.to_numpy())
-    if pd.api.types.is_numeric_dtype(series.dtype) and not series.isna().any():
-        return plain(series.to_numpy(dtype=object))
-    if pd.api.types.is_numeric_dtype(series.dtype):
-        return series.to_numpy(dtype=np.float64, na_value=np.nan)
-    return plain(series.astype(object).to_numpy())
+    return plain(series.astype(object).where(series.notna(), None).to_numpy())
 
 
 def plain(column: NDArray[Any]) -> NDArray[Any]:
     """Return a column of objects that are all numbers as numbers; others as they are."""
     if column.dtype != object:
         return column
-    there = ~np.asarray(pd.isna(column))
-    kinds = {type(v) for v in column[there].tolist()}
-    if kinds and kinds <= {int, float, bool, np.float64, np.float32, np.int64, np.bool_}:
-        if there.all():
-            return np.array(column.tolist())
-        return np.array([float(v) if t else np.nan for v, t in zip(column, there, strict=True)])
-    return column
+    kinds = {type(v) for v in column.tolist()}
+    return np.array(column.tolist()) if kinds and kinds <= NUMBERS else column
+
+
+NUMBERS = {int, float, bool, np.float64, np.float32, np.int64, np.int32, np.bool_}
 
 
 def missing(column: NDArray[Any]) -> NDArray[np.bool_]:
@@ -213,6 +205,8 @@ def classes_of(name: str, column: NDArray[Any]) -> NDArray[Any]:
     found = column[~missing(column)]
     if not len(found):
         raise ValueError(no_label(name))
+    if found.dtype == object and one_type(found) in NUMBERS:
+        found = np.array(found.tolist())
     if found.dtype.kind == "f" and np.isinf(found).any():
         raise ValueError(
             f"Input y contains infinity or a value too large for dtype({str(found.dtype)!r}) "
