@@ -161,7 +161,7 @@ def missing(column: NDArray[Any]) -> NDArray[np.bool_]:
 
 def numbers(name: str, column: NDArray[Any], dtype: str) -> Labels:
     """Return a numeric column, NaN where missing; ValueError for text and infinity."""
-    if column.dtype.kind in "OSUTM":
+    if column.dtype.kind not in "biuf":
         for value in column:
             if isinstance(value, str):
                 raise ValueError(
@@ -169,11 +169,13 @@ def numbers(name: str, column: NDArray[Any], dtype: str) -> Labels:
                     f"numeric (task {name!r})"
                 )
         try:
+            if column.dtype != object:
+                raise TypeError
             column = np.where(missing(column), np.nan, column).astype(np.float64)
         except (TypeError, ValueError):
             raise ValueError(
                 f"y of task {name!r} has dtype {column.dtype}; targets of a regression must be "
-                "numeric"
+                "numeric: integers or floats"
             ) from None
     with np.errstate(over="ignore"):
         values = column.astype(dtype)
@@ -212,7 +214,11 @@ def classes_of(name: str, column: NDArray[Any]) -> NDArray[Any]:
             f"Input y contains infinity or a value too large for dtype({str(found.dtype)!r}) "
             f"(task {name!r}); set it to NaN to mean a missing label"
         )
-    kind = "mixed types" if found.dtype == object and one_type(found) is None else ""
+    kind = ""
+    if found.dtype == object and one_type(found) is None:
+        kind = "mixed types"
+    elif found.dtype.kind == "f" and ((np.abs(found) > EXACT) | (found != found.round())).any():
+        kind = "continuous"
     kind = kind or type_of_target(found)
     if kind not in ("binary", "multiclass"):
         raise ValueError(
@@ -221,6 +227,10 @@ def classes_of(name: str, column: NDArray[Any]) -> NDArray[Any]:
         )
     classes: NDArray[Any] = np.unique(found)
     return classes
+
+
+EXACT = 2.0**53
+"""Floats up to here may be whole numbers, beyond they cannot be told apart."""
 
 
 def one_type(values: NDArray[Any]) -> type | None:
