@@ -29,6 +29,7 @@ LAYERS = [
     "outcome",
     "pareto machine testing",
     "scorers",
+    "curvature",
     "estimators",
     "descent",
     "compatibility",
