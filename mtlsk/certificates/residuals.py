@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mtlsk.gramian import EPS, cosines
+
 Residual = Literal["losses", "sqrt"]
 RESIDUALS: tuple[Residual, ...] = ("losses", "sqrt")
 """``"losses"``: Phi_k = L_k, so h is the mean squared loss; ``"sqrt"``: Phi_k = sqrt(L_k), so h is
@@ -77,18 +79,27 @@ def check_not_negative(losses: Tensor, what: str) -> None:
 def smallest_eigenvalue(gramian: Tensor, rounding: float) -> float:
     """Return a lower bound on lambda_min(G) that rounding cannot exceed.
 
-    With entries of G off by at most ``rounding`` |g_i| |g_j| every eigenvalue is off by at most
-    ``rounding`` tr(G), which is subtracted.
+    With entries of G off by at most e |g_i| |g_j| the exact Gramian is at least
+    (1 - e K / lambda_min(C)) G in the order of matrices, C the cosines: however different the
+    lengths of the gradients are (ours).
+
+    Parameters
+    ----------
+    gramian : tensor of shape (K, K)
+    rounding : float
+        e, the relative error of the entries.
 
     Raises
     ------
     ValueError
         If nothing is left: the gradients are linearly dependent, or too nearly so to tell.
     """
-    lowest = float(torch.linalg.eigvalsh(gramian)[0]) - rounding * float(gramian.trace())
-    if not lowest > 0:
+    k, eigenvalues = len(gramian), torch.linalg.eigvalsh(gramian)
+    lowest = float(eigenvalues[0]) - 4 * k * EPS * float(eigenvalues[-1])
+    angle = float(torch.linalg.eigvalsh(cosines(gramian))[0])
+    if angle <= rounding * k or lowest <= 0:
         raise ValueError(
-            "the smallest eigenvalue of the Gramian is 0 up to rounding: the tasks' gradients are "
-            "linearly dependent, and no bound divides by it"
+            "the tasks' gradients are linearly dependent, or so nearly that rounding hides it: "
+            "lambda_min(G) is 0 for all that is known, and no bound divides by it"
         )
-    return lowest
+    return lowest * (1 - rounding * k / angle)

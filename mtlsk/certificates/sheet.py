@@ -18,7 +18,7 @@ from mtlsk.certificates.conditioning import (
 from mtlsk.certificates.cone import critical_cone
 from mtlsk.certificates.pl import ROUNDING, pl_bound, pl_constant
 from mtlsk.certificates.record import Certificate
-from mtlsk.certificates.residuals import h, squared_gradient
+from mtlsk.certificates.residuals import h, smallest_eigenvalue, squared_gradient
 from mtlsk.certificates.steps import gram_step, self_bounding_step
 from mtlsk.gramian import condition_number, min_cosine
 
@@ -104,15 +104,11 @@ def gram_certificates(gramian: Tensor, losses: Tensor, **options: Any) -> Iterat
 
 
 def _kappa(of: Callable[[Tensor], float], g: Tensor, losses: Tensor, *, rounding: float) -> float:
-    kappa = of(g)
-    if not bool((g.diagonal() > 0).any()):
+    keep = g.diagonal() > 0
+    if not bool(keep.any()):
         raise ValueError("every task gradient is zero")
-    if kappa * rounding * len(g) > 1:
-        raise ValueError(
-            f"above {1 / (rounding * len(g)):.1e}, where rounding hides lambda_min: the gradients "
-            "are linearly dependent, or too nearly so to tell"
-        )
-    return kappa
+    smallest_eigenvalue(g[keep][:, keep], rounding)
+    return of(g)
 
 
 def _ridge(g: Tensor, losses: Tensor, *, ridge: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,10 @@ from mtlsk.estimators import MultiTaskNet
 
 MAX_ROWS = 1024
 """Rows that curvature is looked at on: more make it dearer and hardly change a share or a rank."""
+
+AT_ONCE = 64
+"""Outputs of which a Jacobian is taken in one pass."""
+ALL = slice(None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +51,17 @@ class Copy64:
     y: Tensor
     n_given: int
 
-    def outputs(self) -> Tensor:
-        """Return the outputs (n, W), with a graph."""
+    def outputs(self, rows: slice = ALL) -> Tensor:
+        """Return the outputs (n, W) of some rows, with a graph."""
         with torch.enable_grad():
-            return self.net._checked_outputs(self.module(self.X))
+            return self.net._checked_outputs(self.module(self.X[rows]))
+
+    def few(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield slices of few rows with their outputs: a Jacobian's passes cost rows squared."""
+        step = max(1, AT_ONCE // self.net.tasks_[-1].slice.stop)
+        for start in range(0, len(self.X), step):
+            rows = slice(start, start + step)
+            yield rows, self.outputs(rows)
 
     def losses(self, outputs: Tensor) -> Tensor:
         """Return the losses of the tasks with a label among the rows, with a graph."""

@@ -146,7 +146,10 @@ def _move(copy: Copy64, values: list[Tensor]) -> None:
 
 def residual_jacobian(copy: Copy64, labelled: Tensor) -> Tensor:
     """Return J (R, M) of the outputs that have a label, one row a row of X and output."""
-    outputs = copy.outputs()
-    with torch.enable_grad():
-        chosen = outputs[labelled]
-    return torch.cat(task_jacobian(chosen, copy.parameters, batched=True), dim=1)
+    parts = []
+    for rows, few in copy.few():
+        with torch.enable_grad():
+            chosen = few[labelled[rows]]
+        if len(chosen):
+            parts.append(torch.cat(task_jacobian(chosen, copy.parameters, batched=True), dim=1))
+    return torch.cat(parts)

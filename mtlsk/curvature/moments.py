@@ -15,8 +15,6 @@ from mtlsk.curvature.copy64 import Copy64, copy_of, flatten
 
 MAX_ROWS = 256
 """Rows for the diagonal: each costs a backward pass an output."""
-AT_ONCE = 64
-"""Rows of the Jacobian held at a time."""
 SECOND_MOMENTS = ("exp_avg_sq",)
 """How torch's Adam, AdamW, NAdam, RAdam and Muon's AdamW call v."""
 
@@ -91,13 +89,12 @@ def gauss_newton_diagonal(copy: Copy64) -> tuple[Tensor, ...]:
         blocks.append(hessian_product([slope], [unit], [leaf])[0])
     eigenvalues, vectors = torch.linalg.eigh(torch.stack(blocks, dim=2))  # (n, W), (n, W, W)
     factor = vectors * eigenvalues.clamp_min(0).sqrt()[:, None, :]
-    with torch.enable_grad():
-        rows = torch.einsum("nwr,nw->nr", factor, outputs).reshape(-1)
-    there = (eigenvalues > 0).reshape(-1).nonzero()[:, 0]
     total = [torch.zeros_like(p) for p in copy.parameters]
-    for part in torch.split(there, AT_ONCE):
+    for rows, few in copy.few():
         with torch.enable_grad():
-            chosen = rows[part]
-        for t, j in zip(total, task_jacobian(chosen, copy.parameters, batched=True), strict=True):
+            parts = torch.einsum("nwr,nw->nr", factor[rows], few)[eigenvalues[rows] > 0]
+        if not len(parts):
+            continue
+        for t, j in zip(total, task_jacobian(parts, copy.parameters, batched=True), strict=True):
             t += (j**2).sum(0).reshape(t.shape)
     return tuple(total)
