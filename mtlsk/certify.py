@@ -7,21 +7,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from mtlsk.certificate_report import CertificateReport
 from mtlsk.certificates import Certificate, gram_certificates
 from mtlsk.curvature import hessian_shares, moment_correlation, reachable_zero
 from mtlsk.curvature.hessian import OBJECTIVES
 from mtlsk.descent import split_parameters
-from mtlsk.estimators.validation import target_names
 from mtlsk.findings import Measured, findings
-from mtlsk.scorers import unwrap
-
-ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5}
-"""Relative error of the entries of G by the net's precision: ten times that of a batch."""
-COARSE = 1e-2
-"""The same for half precision."""
+from mtlsk.scorers import rounding_of, unwrap
+from mtlsk.scorers.inside import names_of
 
 
 def certify(
@@ -74,16 +68,11 @@ def certify(
     net, inner_X, inner_y = unwrap(estimator, X, y)
     gramian, losses = net.task_gramian(inner_X, inner_y)
     shared, _ = split_parameters(net.module_, len(losses))
-    given = target_names(y)  # a TransformedTargetRegressor hides them from the net
-    own = tuple(map(str, net.task_names_))
     there = pd.DataFrame(inner_y).notna().to_numpy()
-    dtype = next((p.dtype for p in net.module_.parameters()), torch.float32)
-    known = tuple(
-        gram_certificates(gramian, losses, beta=beta, rounding=ROUNDING.get(dtype, COARSE))
-    )
+    known = tuple(gram_certificates(gramian, losses, beta=beta, rounding=rounding_of(net)))
     scale = net.task_map_.scale
     measured = Measured(
-        names=tuple(given) if given is not None and len(given) == len(own) else own,
+        names=tuple(names_of(net, y, len(losses))),  # a TransformedTargetRegressor hides y's
         gramian=gramian,
         losses=losses,
         labelled=tuple(int(n) for n in there.sum(0)),
