@@ -260,7 +260,9 @@ def test_activations_are_within_their_numbers(name):
 
 
 @pytest.mark.parametrize("radius", [1e-3, 0.3])
-@pytest.mark.parametrize("activation", ["tanh", "logistic", "softplus", "silu", "gelu", "elu"])
+@pytest.mark.parametrize(
+    "activation", ["tanh", "logistic", "softplus", "silu", "gelu", "elu", "identity"]
+)
 def test_the_bound_is_above_what_is_seen(activation, radius):
     net = make(hidden_layer_sizes=(6, 5), activation=activation, module__skip=True).fit(X, Y)
     copy = copy_of(net, X[:4], Y[:4])
