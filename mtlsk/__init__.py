@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from mtlsk.aggregators import Aggregator
+from mtlsk.certify import certify
 from mtlsk.controllers import Controller
 from mtlsk.descent import Descent, DivergenceError
 from mtlsk.engines import Engine
@@ -28,6 +29,7 @@ __all__ = [
     "MultiTaskRegressor",
     "ScalarizationFront",
     "StepRecord",
+    "certify",
 ]  # and Study, imported on first use
 
 
