@@ -7,12 +7,18 @@ from mtlsk.aggregators import Aggregator
 from mtlsk.controllers import Controller
 from mtlsk.descent import Descent, DivergenceError
 from mtlsk.engines import Engine
-from mtlsk.estimators import MultiTaskNet, MultiTaskRegressor, ScalarizationFront
+from mtlsk.estimators import (
+    SKOPS_TRUSTED,
+    MultiTaskNet,
+    MultiTaskRegressor,
+    ScalarizationFront,
+)
 from mtlsk.record import StepRecord
 from mtlsk.scorers import SCORERS
 
 __all__ = [
     "SCORERS",
+    "SKOPS_TRUSTED",
     "Aggregator",
     "Controller",
     "Descent",

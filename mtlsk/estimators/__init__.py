@@ -3,5 +3,12 @@
 from mtlsk.estimators.net import MultiTaskNet
 from mtlsk.estimators.regressor import MultiTaskRegressor, r2_per_task
 from mtlsk.estimators.scalarization_front import ScalarizationFront
+from mtlsk.estimators.trusted import SKOPS_TRUSTED
 
-__all__ = ["MultiTaskNet", "MultiTaskRegressor", "ScalarizationFront", "r2_per_task"]
+__all__ = [
+    "SKOPS_TRUSTED",
+    "MultiTaskNet",
+    "MultiTaskRegressor",
+    "ScalarizationFront",
+    "r2_per_task",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,8 +27,9 @@ from mtlsk.descent import Descent, DivergenceError, split_parameters
 from mtlsk.engines import build_engine, check_directions
 from mtlsk.engines.exact import AutogradGradients, gramian_of
 from mtlsk.estimators.batches import SlicedBatches, batches
-from mtlsk.estimators.loop import StopTraining, TrainingLoop
+from mtlsk.estimators.loop import StopTraining
 from mtlsk.estimators.parameters import build_module, check_parameters
+from mtlsk.estimators.pickles import Pickles
 from mtlsk.estimators.printlog import EpochLoss, TaskPrintLog
 from mtlsk.estimators.validation import check_features, check_targets, refuse_weights
 from mtlsk.linear_graph import Columns
@@ -45,10 +45,12 @@ from mtlsk.optimizers import (
 from mtlsk.taskmap import TaskMap
 
 CPU = torch.device("cpu")
+KEPT_FOR = {"aggregator", "controller", "gramian", "task_scale", "update_norm"}
+"""What the task weights that an engine keeps for some steps depend on."""
 COMPONENTS = {"aggregator": AGGREGATORS, "controller": CONTROLLERS}
 
 
-class MultiTaskNet(TrainingLoop):
+class MultiTaskNet(Pickles):
     """A skorch net with an aggregator and a controller; see :class:`MultiTaskRegressor`."""
 
     history_: Any
@@ -153,10 +155,14 @@ class MultiTaskNet(TrainingLoop):
         return self._train(features, targets, self.max_epochs, **fit_params)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, **fit_params: Any) -> Self:
-        """Train for one pass over the data, going on from what was learned before."""
+        """Train for one pass over the data, going on from what was learned before.
+
+        After the first call a task may have no label in y at all; some task must have one.
+        """
         refuse_weights(fit_params)
         with self._all_or_nothing():
-            features, targets = self._check(X, y, reset=not self.initialized_)
+            first = not self.initialized_
+            features, targets = self._check(X, y, reset=first, part=not first)
             if not self.initialized_:
                 self.initialize()
         return self._train(features, targets, 1, **fit_params)
@@ -201,7 +207,7 @@ class MultiTaskNet(TrainingLoop):
             spec, params = getattr(self, owner), self.get_params_for(owner)
             setattr(self, f"{owner}_", self._build(registry, spec, params))
         self.task_map_ = TaskMap(len(self.task_names_), self.task_scale)
-        self.n_steps_ = 0
+        self.n_steps_, self._kept, self._schedules = 0, None, None
         with self._seeded(self.seed_):
             super().initialize()
         shared, own = split_parameters(self.module_, len(self.task_names_))
@@ -228,9 +234,11 @@ class MultiTaskNet(TrainingLoop):
                 )
         return registry.build(spec, params)
 
-    def _check(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _check(
+        self, X: Any, y: Any, *, reset: bool, part: bool = False
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         features = check_features(self, X, reset=reset)
-        targets, one_dimensional, names = check_targets(features, y)
+        targets, one_dimensional, names = check_targets(features, y, part=part)
         if reset:
             self.task_names_ = names
             self.one_dimensional_ = one_dimensional
@@ -258,9 +266,10 @@ class MultiTaskNet(TrainingLoop):
                 update_norm=self.update_norm,
                 task_names=self.task_names_,
             )
-            descent.n_steps = self.n_steps_
             self._labels = labels_of(y)
             self.notify("on_train_begin", X=X, y=y)
+            # only now: a callback may have loaded them
+            descent.n_steps, descent.kept = self.n_steps_, self._kept
             try:
                 with suppress(StopTraining):
                     self.fit_loop(X, y, epochs=epochs, **fit_params)
@@ -273,7 +282,7 @@ class MultiTaskNet(TrainingLoop):
                     f"try a smaller lr, e.g. lr={lr / 10:g}, and standardise X and y"
                 ) from None
             finally:  # an interrupted net keeps what it learned
-                self.n_steps_ = descent.n_steps
+                self.n_steps_, self._kept = descent.n_steps, descent.kept
                 del self._descent, self._labels
                 self.__dict__.pop("_again", None)
                 self.notify("on_train_end", X=X, y=y)
@@ -365,6 +374,8 @@ class MultiTaskNet(TrainingLoop):
         if "optimizer" in params:
             mine |= {n: v for n, v in params.items() if n.partition("__")[0] == "optimizer"}
         self.__dict__.update(mine)
+        if {n.partition("__")[0] for n in params} & KEPT_FOR:
+            self._kept = None  # the task weights of other parameters
         self._params_to_validate = self._params_to_validate | {n for n in mine if "__" in n}
         super().set_params(**{n: v for n, v in params.items() if n not in mine})
         if not self.initialized_:
@@ -450,23 +461,6 @@ class MultiTaskNet(TrainingLoop):
             return self.module_(x)
         with self._concrete_device():
             return super().infer(x, **fit_params)
-
-    def load_params(self, *args: Any, **kwargs: Any) -> None:
-        """Load parameters as in skorch; the shapes must be known (``initialize_for``)."""
-        checkpoint = kwargs.get("checkpoint")
-        if checkpoint is not None:  # a criterion here is a function, without parameters
-            kwargs["checkpoint"] = copy.copy(checkpoint)
-            kwargs["checkpoint"].f_criterion = None
-        with self._concrete_device():
-            super().load_params(*args, **kwargs)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        word: str = state["device"]
-        if word == "auto":
-            state = {**state, "device": "cuda" if torch.cuda.is_available() else "cpu"}
-        super().__setstate__(state)
-        if word == "auto":
-            self.device = word
 
     def __sklearn_is_fitted__(self) -> bool:
         return bool(self.initialized_)

@@ -65,10 +65,13 @@ def target_names(y: Any) -> list[str] | None:
     return None
 
 
-def check_targets(X: NDArray[Any], y: Any) -> tuple[NDArray[np.float32], bool, list[str]]:
+def check_targets(
+    X: NDArray[Any], y: Any, *, part: bool = False
+) -> tuple[NDArray[np.float32], bool, list[str]]:
     """Return y (n, K) as float32, whether it was one-dimensional, and the tasks' names.
 
-    NaN means that the label is missing.
+    NaN means that the label is missing. ``part`` of a stream of data may have no label of some
+    task, but must have one.
 
     Raises
     ------
@@ -106,7 +109,9 @@ def check_targets(X: NDArray[Any], y: Any) -> tuple[NDArray[np.float32], bool, l
             f"{names[task]!r}); clip or scale the target, or set it to NaN to mean a missing label"
         )
     empty = np.isnan(array).all(axis=0)
-    if empty.any():
+    if part and empty.all():
+        raise ValueError("Input y contains NaN only: no task has a label; leave these rows out")
+    if empty.any() and not part:
         raise ValueError(
             f"Input y contains NaN only for task {names[int(empty.argmax())]!r}: "
             "it has no label at all; leave the task out"
