@@ -27,6 +27,7 @@ from mtlsk.descent import Descent, DivergenceError, split_parameters
 from mtlsk.engines import build_engine, check_directions
 from mtlsk.engines.exact import AutogradGradients, gramian_of
 from mtlsk.estimators.batches import SlicedBatches, batches
+from mtlsk.estimators.export import export_module
 from mtlsk.estimators.loop import StopTraining
 from mtlsk.estimators.parameters import build_module, check_parameters
 from mtlsk.estimators.pickles import Pickles
@@ -461,6 +462,32 @@ class MultiTaskNet(Pickles):
             return self.module_(x)
         with self._concrete_device():
             return super().infer(x, **fit_params)
+
+    def export(self, path: Any) -> None:
+        """Write the fitted module to a file that predicts without mtlsk: ``.pt2`` or ``.onnx``.
+
+        It takes float32 rows X (n, d), any n, on the CPU, and returns what ``predict`` returns to
+        1e-5, always as (n, K). ``.pt2`` is loaded by ``torch.export.load(path).module()``,
+        ``.onnx`` (extra ``mtlsk[onnx]``) has the input ``X`` and the output ``y``. Steps of a
+        Pipeline before the net, and transformed targets, are not in it. The names of tasks and
+        features go along as JSON (``mtlsk.json`` of a .pt2, metadata ``mtlsk`` of an .onnx).
+
+        Raises
+        ------
+        ValueError
+            For another suffix, or a module that cannot be exported.
+        ImportError
+            For .onnx without the extra.
+        """
+        check_is_fitted(self)
+        features = [str(name) for name in getattr(self, "feature_names_in_", ())] or None
+        facts = {"tasks": list(self.task_names_), "features": features}
+        n, link = self.n_features_in_, self._export_link()
+        export_module(self.module_, path, n_features=n, facts=facts, link=link)
+
+    def _export_link(self) -> torch.nn.Module | None:
+        """Return what turns outputs into predictions in an exported module; None for nothing."""
+        return None
 
     def __sklearn_is_fitted__(self) -> bool:
         return bool(self.initialized_)

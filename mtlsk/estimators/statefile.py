@@ -84,7 +84,7 @@ def _number(value: Any) -> Any:
 
 def name_of(source: Any) -> str:
     """Return what to call a path or an open file in a message."""
-    return str(getattr(source, "name", None) or source)
+    return str(getattr(source, "name", "the file") if hasattr(source, "read") else source)
 
 
 def read(source: Any, **options: Any) -> Any:
@@ -99,7 +99,7 @@ def read(source: Any, **options: Any) -> Any:
     """
     try:
         return torch.load(source, **options)
-    except OSError:
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except Exception as error:
         safe = options.get("weights_only", False)
