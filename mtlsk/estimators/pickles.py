@@ -63,7 +63,16 @@ class Pickles(Persistence):
     the types that skops lists are all there are; the net is built anew from the parameters.
     """
 
-    cuda_dependent_attributes_ = ["module", *(f"{o}_" for o in COMPONENTS), "callbacks", "_kept"]
+    # names, or beginnings of names, of all that may hold a tensor
+    cuda_dependent_attributes_ = [
+        *(f"{owner}_" for owner in COMPONENTS),
+        "_kept",
+        "callbacks",
+        "columns_",
+        "criterion",
+        "module",
+        "task_map_",
+    ]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Return what pickle and copy work with."""
@@ -98,6 +107,8 @@ class Pickles(Persistence):
         super().__setstate__(state)
         if word == "auto":
             self.device = word
+        elif str(self.device) != str(word):  # skorch has put another in its place
+            self.device = str(self.device)
 
     def _data(self) -> dict[str, Any]:
         # callbacks without what they remember: it may hold the optimizer
