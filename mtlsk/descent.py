@@ -240,7 +240,7 @@ class Descent:
             self._check_finite(host, None)
         kept = self._kept_weights()
         if kept is not None:
-            back = kept[0]
+            back = kept[0].to(host.device)
             direction = gradients.combine(like(back, losses))
             self._write(direction, gradients.combine_own(like(kept[1], losses), self.own))
             return host, None, back, direction

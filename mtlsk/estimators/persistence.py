@@ -12,7 +12,6 @@ from typing import Any
 from skorch.callbacks import LoadInitState
 from skorch.exceptions import NotInitializedError
 from skorch.history import History
-from skorch.utils import get_map_location
 from torch import nn
 
 from mtlsk.aggregators import AGGREGATORS
@@ -289,11 +288,10 @@ class Persistence(TrainingLoop):
         return {**files, "f_history": None, "f_pickle": None}
 
     def _read(self, part: str, source: Any, use_safetensors: bool) -> Any:
-        location = get_map_location(str(self._device()))
         if use_safetensors and part not in (*COMPONENTS, *WHOLE):
-            return read_tensors(source, location)
+            return read_tensors(source)
         options = self.torch_load_kwargs or {"weights_only": True}
-        state = read(source, map_location=location, **options)
+        state = read(source, **options)
         check_state(part, state, source)
         return state
 

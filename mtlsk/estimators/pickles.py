@@ -15,6 +15,7 @@ from torch import nn
 
 from mtlsk.estimators.persistence import COMPONENTS, Persistence
 from mtlsk.estimators.schedules import saved_schedules
+from mtlsk.estimators.statefile import on_cpu
 
 OF_ONE_TRAINING = {
     "_again",
@@ -109,6 +110,14 @@ class Pickles(Persistence):
             self.device = word
         elif str(self.device) != str(word):  # skorch has put another in its place
             self.device = str(self.device)
+        if not self.initialized_:
+            return
+        # skorch takes all tensors to the net's device; those that belong there go there again
+        self._kept = on_cpu(self._kept)
+        for owner in (*COMPONENTS, "task_map"):
+            component = getattr(self, f"{owner}_")
+            if component is not None:
+                component.load_state_dict(on_cpu(component.state_dict()))
 
     def _data(self) -> dict[str, Any]:
         # callbacks without what they remember: it may hold the optimizer

@@ -71,6 +71,15 @@ def plain(value: Any, where: str = "") -> Any:
     )
 
 
+def on_cpu(value: Any) -> Any:
+    """Return a plain state with all its tensors on the CPU."""
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {key: on_cpu(v) for key, v in value.items()}
+    return type(value)(map(on_cpu, value)) if type(value) in (list, tuple) else value
+
+
 def rows_to_json(rows: Any) -> str:
     """Return the rows of a history as JSON; numpy's numbers as Python's."""
     return json.dumps(rows, default=_number)
@@ -88,7 +97,9 @@ def name_of(source: Any) -> str:
 
 
 def read(source: Any, **options: Any) -> Any:
-    """Return what ``torch.save`` wrote to a path or an open file.
+    """Return what ``torch.save`` wrote to a path or an open file, on the CPU.
+
+    What loads it takes it to its own device; memories of numbers a task stay on the CPU.
 
     Raises
     ------
@@ -98,7 +109,7 @@ def read(source: Any, **options: Any) -> Any:
         In one line, for a file that is damaged or holds other things.
     """
     try:
-        return torch.load(source, **options)
+        return torch.load(source, **{"map_location": "cpu", **options})
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except Exception as error:
@@ -111,13 +122,14 @@ def read(source: Any, **options: Any) -> Any:
         ) from error
 
 
-def read_tensors(source: Any, location: Any) -> dict[str, Tensor]:
+def read_tensors(source: Any) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file; errors as those of :func:`read`."""
     from safetensors.torch import load
 
     content = source.read() if hasattr(source, "read") else Path(source).read_bytes()
     try:
-        return {name: tensor.to(location) for name, tensor in load(content).items()}
+        tensors: dict[str, Tensor] = load(content)
+        return tensors
     except Exception as error:
         raise ValueError(
             f"{name_of(source)} is damaged or no safetensors file; give another file"
