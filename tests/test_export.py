@@ -105,7 +105,8 @@ def test_onnx_in_its_runtime(fitted, tmp_path):
         pytest.importorskip(package, reason=f"{package} of the extra onnx is not installed")
     import onnxruntime
 
-    for name, net in fitted.items():
+    for name in ("conv", "normed"):  # seconds each
+        net = fitted[name]
         net.export(tmp_path / f"{name}.onnx")
         session = onnxruntime.InferenceSession(str(tmp_path / f"{name}.onnx"))
         for n in (1, 2, 50):
