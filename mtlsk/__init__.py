@@ -9,6 +9,7 @@ from mtlsk.controllers import Controller
 from mtlsk.descent import Descent, DivergenceError
 from mtlsk.engines import Engine
 from mtlsk.estimators import (
+    SKOPS_TRUSTED,
     MultiTaskClassifier,
     MultiTaskNet,
     MultiTaskRegressor,
@@ -19,6 +20,7 @@ from mtlsk.scorers import SCORERS
 
 __all__ = [
     "SCORERS",
+    "SKOPS_TRUSTED",
     "Aggregator",
     "Controller",
     "Descent",
