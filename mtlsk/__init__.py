@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from mtlsk.aggregators import Aggregator
+from mtlsk.callbacks import ConflictLog
 from mtlsk.controllers import Controller
 from mtlsk.descent import Descent, DivergenceError
 from mtlsk.engines import Engine
@@ -14,6 +15,7 @@ from mtlsk.scorers import SCORERS
 __all__ = [
     "SCORERS",
     "Aggregator",
+    "ConflictLog",
     "Controller",
     "Descent",
     "DivergenceError",

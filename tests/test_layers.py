@@ -27,8 +27,8 @@ LAYERS = [
     "trials",
     "studyfile",
     "outcome",
-    "pareto machine testing",
-    "scorers",
+    "pareto machine testing displays",
+    "scorers callbacks",
     "estimators",
     "descent",
     "compatibility",
@@ -36,7 +36,7 @@ LAYERS = [
     "certificates regularizers",
     "autodiff linear_graph gramian simplex record taskmap",
     "component datasets",
-    "domains whole",
+    "domains whole drawing",
 ]
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}
 SIDEWAYS = {("controllers", "engines")}  # the type of the gradients they are handed

@@ -17,12 +17,12 @@ from torch import Tensor
 from mtlsk.descent import Descent
 from mtlsk.engines import Forward
 from mtlsk.estimators.batches import SlicedBatches
-from mtlsk.estimators.printlog import EpochLoss, EpochMeter, TaskPrintLog
+from mtlsk.estimators.printlog import EpochCallback, EpochLoss, EpochMeter, TaskPrintLog
 from mtlsk.linear_graph import Columns
 from mtlsk.modules import CRITERIA, Task
 
-QUIET = (EpochTimer, EpochLoss, TaskPrintLog)
-"""Callbacks that do not look at single batches: those that every net has."""
+QUIET = (EpochTimer, EpochLoss, TaskPrintLog, EpochCallback)
+"""Callbacks that do not look at single batches: those that every net has, and some of ours."""
 
 
 class StopTraining(Exception):  # noqa: N818 (a signal, not an error)

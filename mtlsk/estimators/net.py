@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -479,14 +480,19 @@ class MultiTaskNet(TrainingLoop):
         In evaluation mode, over the shared parameters, exact; rows are taken ``chunk`` at a time.
         """
         check_is_fitted(self)
-        features, targets = self._check(X, y, reset=False)
-        labelled = torch.from_numpy((~np.isnan(targets)).sum(0))
+        return self._gramian_of(*self._check(X, y, reset=False), chunk=chunk)
+
+    def _gramian_of(
+        self, features: NDArray[Any], targets: NDArray[Any], *, chunk: int = 4096
+    ) -> tuple[Tensor, Tensor]:
+        """Return (G, L) over rows as a fit holds them; 0 for a task without any label."""
+        labelled = torch.from_numpy((~np.isnan(targets)).sum(0)).clamp_min(1)
         shared, _ = split_parameters(self.module_, len(self.task_names_))
         self._set_training(False)
         losses = torch.zeros(len(self.task_names_), dtype=torch.float64, device=self._device())
         jacobian: list[Tensor] = [torch.zeros((), device=p.device) for p in shared]
-        arrays = torch.from_numpy(features), torch.from_numpy(targets)
-        for Xi, yi in SlicedBatches(*arrays, batch_size=chunk):
+        rows_of_X = features if issparse(features) else torch.from_numpy(features)
+        for Xi, yi in SlicedBatches(rows_of_X, torch.from_numpy(targets), batch_size=chunk):
             part, rows = self.task_losses(self.infer(Xi), yi, Xi)
             part = part * (rows.cpu() / labelled).to(part)
             of_part = AutogradGradients(part, shared).jacobian

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from skorch.callbacks import PassthroughScoring, PrintLog
+from skorch.callbacks import Callback, PassthroughScoring, PrintLog
 from tabulate import tabulate
 from torch import Tensor
 
@@ -225,6 +225,10 @@ def to_device(values: Tensor, like: Tensor) -> Tensor:
     if like.is_cuda and not values.is_cuda:
         return values.pin_memory().to(like.device, non_blocking=True)
     return values
+
+
+class EpochCallback(Callback):  # type: ignore[misc]
+    """A callback that looks at no single batches, so that the history need not keep them."""
 
 
 class EpochLoss(PassthroughScoring):  # type: ignore[misc]
