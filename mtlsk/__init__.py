@@ -7,6 +7,16 @@ from mtlsk.aggregators import Aggregator
 from mtlsk.callbacks import ConflictLog
 from mtlsk.controllers import Controller
 from mtlsk.descent import Descent, DivergenceError
+from mtlsk.displays import (
+    ConflictDisplay,
+    LossesDisplay,
+    TrajectoryDisplay,
+    WeightsDisplay,
+    plot_conflict,
+    plot_losses,
+    plot_trajectory,
+    plot_weights,
+)
 from mtlsk.engines import Engine
 from mtlsk.estimators import MultiTaskNet, MultiTaskRegressor, ScalarizationFront
 from mtlsk.record import StepRecord
@@ -15,15 +25,23 @@ from mtlsk.scorers import SCORERS
 __all__ = [
     "SCORERS",
     "Aggregator",
+    "ConflictDisplay",
     "ConflictLog",
     "Controller",
     "Descent",
     "DivergenceError",
     "Engine",
+    "LossesDisplay",
     "MultiTaskNet",
     "MultiTaskRegressor",
     "ScalarizationFront",
     "StepRecord",
+    "TrajectoryDisplay",
+    "WeightsDisplay",
+    "plot_conflict",
+    "plot_losses",
+    "plot_trajectory",
+    "plot_weights",
 ]  # and Study, imported on first use
 
 
