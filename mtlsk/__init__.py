@@ -18,7 +18,12 @@ from mtlsk.displays import (
     plot_weights,
 )
 from mtlsk.engines import Engine
-from mtlsk.estimators import MultiTaskNet, MultiTaskRegressor, ScalarizationFront
+from mtlsk.estimators import (
+    MultiTaskClassifier,
+    MultiTaskNet,
+    MultiTaskRegressor,
+    ScalarizationFront,
+)
 from mtlsk.record import StepRecord
 from mtlsk.scorers import SCORERS
 
@@ -32,6 +37,7 @@ __all__ = [
     "DivergenceError",
     "Engine",
     "LossesDisplay",
+    "MultiTaskClassifier",
     "MultiTaskNet",
     "MultiTaskRegressor",
     "ScalarizationFront",

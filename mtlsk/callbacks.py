@@ -21,10 +21,10 @@ class ConflictLog(EpochCallback):
 
     ``history_[i, "logged_cosines"]`` is cos(g_i, g_j) (K, K), each g_k the gradient over the
     shared parameters of the task's loss on the rows, in evaluation mode, after the epoch's last
-    step; NaN for a task without a label there or with a gradient of zero. It is for nets whose
-    steps have no Gramian (linear scalarization, methods of losses alone), and for rows other than
-    those of the steps. Training is the same to the bit with it and without; each time it costs K
-    backward passes over the rows.
+    step, without sample weights; NaN for a task without a label there or with a gradient of zero.
+    It is for nets whose steps have no Gramian (linear scalarization, methods of losses alone), and
+    for rows other than those of the steps. Training is the same to the bit with it and without;
+    each time it costs K backward passes over the rows.
 
     Parameters
     ----------
@@ -104,7 +104,9 @@ class ConflictLog(EpochCallback):
             draw = np.random.default_rng(self.random_state)
             chosen = np.sort(draw.permutation(n)[: self.n_rows])
             features, targets = zip(*(dataset[int(i)] for i in chosen), strict=True)
-            self.rows_ = np.stack(features), np.stack(targets)
+            # weights of rows come beside the labels
+            labels = [y[0] if isinstance(y, tuple | list) else y for y in targets]
+            self.rows_ = np.stack(features), np.stack(labels)
         return net._gramian_of(*self.rows_)
 
 

@@ -142,6 +142,10 @@ class Descent:
     ) -> StepRecord:
         """Fill ``.grad`` of every parameter and apply what the controller changes.
 
+        Under ``torch.autocast``, or of losses in bfloat16 or float16, Gramian, weights and update
+        are computed in float32 and float64 nonetheless; the task gradients have the rounding of
+        the forward pass. A ``GradScaler`` would scale what the aggregator sees: use bfloat16.
+
         Parameters
         ----------
         losses : tensor of shape (K,), with a graph
@@ -151,6 +155,13 @@ class Descent:
         forward : Forward or None
             The outputs behind the losses and which columns are whose: it buys cheaper routes.
         """
+        device = losses.device.type
+        if torch.is_autocast_enabled(device):  # it would round the products behind G and J^T w
+            with torch.autocast(device, enabled=False):
+                return self.backward(losses, present, forward)
+        if losses.dtype in (torch.bfloat16, torch.float16):  # and the weights with them
+            with torch.enable_grad():
+                losses = losses.float()
         tasks = [k for k in range(len(losses)) if present is None or present[k]]
         if not tasks:
             raise ValueError("no task has a label in this batch")

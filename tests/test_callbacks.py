@@ -14,7 +14,7 @@ from skorch import NeuralNetRegressor
 from skorch.dataset import ValidSplit
 from torch import nn
 
-from mtlsk import MultiTaskRegressor
+from mtlsk import MultiTaskNet, MultiTaskRegressor
 from mtlsk.callbacks import ConflictLog
 from mtlsk.estimators.printlog import EpochCallback
 from mtlsk.gramian import cosines
@@ -90,6 +90,20 @@ def test_without_rows_the_training_rows_are_looked_at(features):
     net = make(ConflictLog()).fit(features, SOME)  # all 50 of them
     expected = cosines(net.task_gramian(features, SOME)[0])
     np.testing.assert_allclose(net.history_[-1, "logged_cosines"], expected, atol=1e-6)
+
+
+def test_classes_and_weights_of_rows():
+    """Inside a fit labels are class indices, beside their weights: neither disturbs it."""
+    words = np.where(X[:, 0] > 0.5, "much", np.where(X[:, 1] > 0, "some", "none"))
+    y = pd.DataFrame({"amount": words, "price": X[:, 2] ** 2})
+    params = {"tasks": {"amount": "multiclass", "price": "regression"}}
+    small = {"max_epochs": 2, "batch_size": 16, "random_state": 0, **params}
+    log = ConflictLog(X[:30], y[:30], name="on_thirty")
+    net = MultiTaskNet((8,), callbacks=[("a", ConflictLog()), ("b", log)], **small)
+    net.fit(X, y, sample_weight=np.linspace(0.5, 1, 50))
+    for name, rows in (("logged_cosines", slice(None)), ("on_thirty", slice(30))):
+        expected = cosines(net.task_gramian(X[rows], y[rows])[0])
+        np.testing.assert_allclose(net.history_[-1, name], expected, atol=1e-6)
 
 
 def test_a_sample_is_limited_seeded_and_of_training_rows(monkeypatch):

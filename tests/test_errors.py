@@ -226,7 +226,7 @@ DATA = {
         "'y1'",
     ),
     "task without labels": (lambda net: net.fit(X, TARGETS.assign(sin=np.nan)), "'sin'", "label"),
-    "y is None": (lambda net: net.fit(X, None), "y", "required"),
+    "y is None": (lambda net: net.fit(X, None), "requires y", "None"),
     "y is text": (lambda net: net.fit(X, np.array([["a", "b", "c"]] * 40)), "y holds", "'a'"),
     "y is a list of text": (lambda net: net.fit(X, ["a"] * 40), "y holds", "numeric"),
     "y has three dimensions": (lambda net: net.fit(X, Y[:, :, None]), ("dim 3", "(40, 3, 1)")),
@@ -253,12 +253,37 @@ FITTED = {
     ),
     "length in partial_fit": (lambda net: net.partial_fit(X, Y[:-1]), "40", "39"),
     "empty predict": (lambda net: net.predict(X[:0]), "0 sample"),
-    "sample_weight in fit": (
-        lambda net: net.fit(X, Y, sample_weight=np.ones(40)),
+    "sample_weight of another length": (
+        lambda net: net.fit(X, Y, sample_weight=np.ones(39)),
         "sample_weight",
-        "leave it out",
+        "(39,)",
+        "(40,)",
+        "(40, 3)",
     ),
-    "sample_weight in score": (lambda net: net.score(X, Y, np.ones(40)), "sample_weight"),
+    "sample_weight below zero": (
+        lambda net: net.fit(X, Y, sample_weight=with_value(np.ones((40, 3)), 3, 2, -2.0)),
+        "Negative values in sample_weight",
+        "-2",
+    ),
+    "sample_weight NaN": (
+        lambda net: net.partial_fit(X, Y, sample_weight=np.full(40, np.nan)),
+        "sample_weight contains NaN",
+    ),
+    "sample_weight text": (
+        lambda net: net.fit(X, Y, sample_weight=np.array(["a"] * 40)),
+        "sample_weight",
+        "no numbers",
+    ),
+    "sample_weight zero for a task": (
+        lambda net: net.fit(X, Y, sample_weight=np.ones((40, 3)) * [1, 0, 1]),
+        "zero",
+        "'y1'",
+    ),
+    "sample_weight in score": (lambda net: net.score(X, Y, np.ones(39)), "sample_weight", "(39,)"),
+    "all labels missing in partial_fit": (
+        lambda net: net.partial_fit(X, np.full_like(Y, np.nan)),
+        "no label",
+    ),
 }
 
 

@@ -179,21 +179,38 @@ REFERENCE = {
     "absolute_error": functional.l1_loss,
     "huber": functional.smooth_l1_loss,  # the same at delta = beta = 1
 }
+REGRESSION = CRITERIA["regression"]
 
 
 def test_the_criteria_are_all_tested():
-    assert set(REFERENCE) == set(CRITERIA)
+    assert set(REFERENCE) == set(REGRESSION)
+    assert {kind: list(of_kind) for kind, of_kind in CRITERIA.items() if kind != "regression"} == {
+        "binary": ["log_loss"],
+        "multiclass": ["log_loss"],
+    }
 
 
 @pytest.mark.parametrize("name", REFERENCE)
 def test_criterion_is_torch_s_row_by_row(name):
     prediction, label = 3 * rows(20, 1), 3 * rows(21, 1)[1:, 0]
-    values = CRITERIA[name](prediction, label)
+    values = REGRESSION[name](prediction, label)
     assert values.shape == (20,)
     torch.testing.assert_close(values, REFERENCE[name](prediction[:, 0], label, reduction="none"))
 
 
+def test_log_losses_are_minus_the_log_of_the_probability():
+    logits = 3 * rows(20, 3)
+    label = torch.arange(20) % 3
+    probability = logits.exp() / logits.exp().sum(1, keepdim=True)
+    wanted = -probability[torch.arange(20), label].log()
+    torch.testing.assert_close(CRITERIA["multiclass"]["log_loss"](logits, label), wanted)
+    one, binary = logits[:, :1], (label > 0).to(logits)
+    sigmoid = 1 / (1 + (-one[:, 0]).exp())
+    wanted = -(binary * sigmoid + (1 - binary) * (1 - sigmoid)).log()
+    torch.testing.assert_close(CRITERIA["binary"]["log_loss"](one, binary), wanted)
+
+
 def test_task_is_frozen():
-    task = Task("load", "regression", CRITERIA["huber"], slice(0, 1))
+    task = Task("load", "regression", REGRESSION["huber"], slice(0, 1))
     with pytest.raises(AttributeError):
         task.name = "other"

@@ -244,7 +244,7 @@ def test_wrong_preferences(front, preference, words):
 
 def test_wrong_data(front):
     fresh = clone(front)
-    with pytest.raises(ValueError, match="y is required"):
+    with pytest.raises(ValueError, match="target y is None"):
         fresh.fit(X, None)
     with pytest.raises(ValueError, match="Input X contains NaN"):
         fresh.fit(np.full_like(X, np.nan), Y)

@@ -1,7 +1,15 @@
 """Estimators with the interface of scikit-learn."""
 
+from mtlsk.estimators.classifier import MultiTaskClassifier
 from mtlsk.estimators.net import MultiTaskNet
-from mtlsk.estimators.regressor import MultiTaskRegressor, r2_per_task
+from mtlsk.estimators.regressor import MultiTaskRegressor
 from mtlsk.estimators.scalarization_front import ScalarizationFront
+from mtlsk.estimators.scores import r2_per_task
 
-__all__ = ["MultiTaskNet", "MultiTaskRegressor", "ScalarizationFront", "r2_per_task"]
+__all__ = [
+    "MultiTaskClassifier",
+    "MultiTaskNet",
+    "MultiTaskRegressor",
+    "ScalarizationFront",
+    "r2_per_task",
+]

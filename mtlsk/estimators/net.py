@@ -6,14 +6,14 @@ import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 from skorch.callbacks import EpochTimer
@@ -28,13 +28,24 @@ from mtlsk.controllers import CONTROLLERS, Live
 from mtlsk.descent import Descent, DivergenceError, split_parameters
 from mtlsk.engines import build_engine, check_directions
 from mtlsk.engines.exact import AutogradGradients, gramian_of
+from mtlsk.estimators.accelerated import adopt, check_autocast
 from mtlsk.estimators.batches import SlicedBatches, batches
-from mtlsk.estimators.loop import StopTraining, TrainingLoop
-from mtlsk.estimators.parameters import build_module, check_parameters
+from mtlsk.estimators.criteria import with_criteria
+from mtlsk.estimators.loop import StopTraining
+from mtlsk.estimators.parameters import build_module, check_dtype, check_parameters
+from mtlsk.estimators.predictions import Predictions
 from mtlsk.estimators.printlog import EpochLoss, TaskPrintLog
-from mtlsk.estimators.validation import check_features, check_targets, refuse_weights
+from mtlsk.estimators.targets import (
+    Targets,
+    check_classes,
+    check_labelled,
+    make_tasks,
+    resolve_kinds,
+)
+from mtlsk.estimators.validation import check_features
+from mtlsk.estimators.weights import label_weights
 from mtlsk.linear_graph import Columns
-from mtlsk.modules import CRITERIA, HardSharing, Task
+from mtlsk.modules import HardSharing
 from mtlsk.optimizers import (
     Muon,
     fused_where_possible,
@@ -45,15 +56,22 @@ from mtlsk.optimizers import (
 )
 from mtlsk.taskmap import TaskMap
 
-CPU = torch.device("cpu")
 COMPONENTS = {"aggregator": AGGREGATORS, "controller": CONTROLLERS}
+OF_SKORCH = ("history", "initialized_", "virtual_params_", "kwargs")
+"""Names that skorch's constructor takes; "kwargs", which scikit-learn may try, it refuses later."""
 
 
-class MultiTaskNet(TrainingLoop):
+class Prepared(NamedTuple):
+    """Data as the net takes it: features, labels (NaN: missing) and their weights, or None."""
+
+    X: Any
+    labels: NDArray[Any]
+    weights: NDArray[Any] | None
+
+
+class MultiTaskNet(Predictions):
     """A skorch net with an aggregator and a controller; see :class:`MultiTaskRegressor`."""
 
-    history_: Any
-    device: Any
     _params_to_validate: set[str]
     prefixes_ = [*NeuralNet.prefixes_, *COMPONENTS]
 
@@ -74,7 +92,10 @@ class MultiTaskNet(TrainingLoop):
         verbose: int = 0,
         gramian: Any = "auto",
         module: Any = HardSharing,
-        criterion: Any = "squared_error",
+        criterion: Any = "auto",
+        tasks: Any = None,
+        class_weight: Any = None,
+        dtype: str = "float32",
         train_split: Any = None,
         callbacks: Any = None,
         warm_start: bool = False,
@@ -88,7 +109,7 @@ class MultiTaskNet(TrainingLoop):
         **kwargs: Any,
     ) -> None:
         for name in kwargs:
-            if "__" not in name and name not in ("history", "initialized_", "virtual_params_"):
+            if "__" not in name and name not in OF_SKORCH:
                 own = set(inspect.signature(type(self).__init__).parameters)
                 valid = sorted(own - {"self", "kwargs"})
                 raise TypeError(
@@ -124,12 +145,19 @@ class MultiTaskNet(TrainingLoop):
         self.update_norm = update_norm
         self.random_state = random_state
         self.gramian = gramian
+        self.tasks = tasks
+        self.class_weight = class_weight
+        self.dtype = dtype
 
     __repr__ = BaseEstimator.__repr__
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        adopt(cls, MultiTaskNet)
+
     # ---- fitting
 
-    def fit(self, X: Any, y: Any, **fit_params: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, **fit_params: Any) -> Self:
         """Initialize (unless ``warm_start``) and train for ``max_epochs`` epochs.
 
         Parameters
@@ -137,6 +165,9 @@ class MultiTaskNet(TrainingLoop):
         X : array or DataFrame of shape (n, d)
         y : array, Series or DataFrame of shape (n,) or (n, K)
             NaN means a missing label.
+        sample_weight : array of shape (n,) or (n, K), or None
+            The loss of a task is the mean over its labelled rows with these weights; rows of
+            weight 0 are as if they were not there. How much a task counts is ``task_scale``.
 
         Raises
         ------
@@ -146,26 +177,35 @@ class MultiTaskNet(TrainingLoop):
             When a loss or gradient is not finite.
         """
         fresh = not (self.warm_start and self.initialized_)
-        refuse_weights(fit_params)
         with self._all_or_nothing():
-            features, targets = self._check(X, y, reset=fresh)
+            data = self._check(X, y, sample_weight, reset=fresh)
             if fresh:
                 self.initialize()
-        return self._train(features, targets, self.max_epochs, **fit_params)
+        return self._train(data, self.max_epochs, **fit_params)
 
-    def partial_fit(self, X: Any, y: Any, classes: Any = None, **fit_params: Any) -> Self:
-        """Train for one pass over the data, going on from what was learned before."""
-        refuse_weights(fit_params)
+    def partial_fit(
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None, **fit_params: Any
+    ) -> Self:
+        """Train for one pass over the data, going on from what was learned before.
+
+        Parameters
+        ----------
+        X, y, sample_weight : as for :meth:`fit`
+            After the first call a task may be without labels.
+        classes : array of classes, or list of K arrays (None for a regression), or None
+            In the first call: all classes there will be. None takes those that are in y.
+        """
         with self._all_or_nothing():
-            features, targets = self._check(X, y, reset=not self.initialized_)
-            if not self.initialized_:
+            fresh = not self.initialized_
+            data = self._check(X, y, sample_weight, reset=fresh, classes=classes)
+            if fresh:
                 self.initialize()
-        return self._train(features, targets, 1, **fit_params)
+        return self._train(data, 1, **fit_params)
 
-    def initialize_for(self, X: Any, y: Any) -> Self:
+    def initialize_for(self, X: Any, y: Any, classes: Any = None) -> Self:
         """Build module, optimizer and components for the shapes of X and y without training."""
         with self._all_or_nothing():
-            self._check(X, y, reset=True)
+            self._check(X, y, reset=True, classes=classes)
             self.initialize()
         return self
 
@@ -229,24 +269,43 @@ class MultiTaskNet(TrainingLoop):
                 )
         return registry.build(spec, params)
 
-    def _check(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _check(
+        self, X: Any, y: Any, sample_weight: Any = None, *, reset: bool, classes: Any = None
+    ) -> Prepared:
+        """Return the data as the net takes it; ``reset`` makes its tasks those of y."""
+        check_dtype(self.dtype)
         features = check_features(self, X, reset=reset)
-        targets, one_dimensional, names = check_targets(features, y)
+        targets = Targets(y, type(self).__name__)
+        targets.check_rows(features)
         if reset:
-            self.task_names_ = names
-            self.one_dimensional_ = one_dimensional
-        elif len(names) != len(self.task_names_):
-            raise ValueError(
-                f"y has {len(names)} tasks, but {type(self).__name__} was fitted with "
-                f"{len(self.task_names_)}: {', '.join(self.task_names_)}"
-            )
-        return features, targets
+            kinds = resolve_kinds(self.tasks, targets, self._preset)
+            self.tasks_ = make_tasks(targets, kinds, classes)
+            self.task_names_ = targets.names
+            self.one_dimensional_ = targets.one_dimensional
+            self.from_frame_ = targets.from_frame
+            self.__dict__.pop("classes_", None)
+            if any(task.classes is not None for task in self.tasks_):
+                found = [task.classes for task in self.tasks_]
+                self.classes_ = found[0] if targets.one_dimensional else found
+        elif classes is not None:
+            check_classes(classes, self.tasks_, targets.one_dimensional)
+        labels = targets.of(self.tasks_, self.dtype)
+        if reset:
+            check_labelled(labels, self.tasks_)
+        labels, weights = label_weights(labels, self.tasks_, sample_weight, self.class_weight)
+        return Prepared(features, labels, weights)
 
-    def _train(self, X: NDArray[Any], y: NDArray[Any], epochs: int, **fit_params: Any) -> Self:
+    def _train(self, data: Prepared, epochs: int, **fit_params: Any) -> Self:
         check_parameters(self)
+        check_autocast(self._device())
+        X, y, weights = data
         labelled = ~np.isnan(y).all(axis=1)
+        if not labelled.any():
+            raise ValueError("y has no label at all: NaN only; there is nothing to learn from")
         if not labelled.all():  # a row without any label teaches nothing
             X, y = X[labelled], y[labelled]
+            weights = None if weights is None else weights[labelled]
+        weighted = y if weights is None else (y, weights.astype(self.dtype))
         with self._seeded(self.seed_):
             descent = self._descent = Descent(
                 self.module_,
@@ -264,7 +323,7 @@ class MultiTaskNet(TrainingLoop):
             self.notify("on_train_begin", X=X, y=y)
             try:
                 with suppress(StopTraining):
-                    self.fit_loop(X, y, epochs=epochs, **fit_params)
+                    self.fit_loop(X, weighted, epochs=epochs, **fit_params)
                 if not all(bool(p.isfinite().all()) for p in self.module_.parameters()):
                     raise DivergenceError("a parameter is not finite after the last step")
             except DivergenceError as error:
@@ -280,14 +339,6 @@ class MultiTaskNet(TrainingLoop):
                 self.notify("on_train_end", X=X, y=y)
         return self
 
-    @contextmanager
-    def _seeded(self, seed: int) -> Iterator[None]:
-        """Run with torch's generators seeded, the caller's left as they were."""
-        device = self._device()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            yield
-
     # ---- live objects
 
     def initialize_module(self) -> Self:
@@ -296,24 +347,9 @@ class MultiTaskNet(TrainingLoop):
         return self
 
     def initialize_criterion(self) -> Self:
-        """Resolve one criterion for all tasks into the tasks' records."""
-        criterion = CRITERIA.get(self.criterion) if isinstance(self.criterion, str) else None
-        criterion = criterion or (self.criterion if callable(self.criterion) else None)
-        if criterion is None:
-            raise ValueError(
-                f"criterion={self.criterion!r} is not allowed; use one of {', '.join(CRITERIA)}, "
-                "or a callable (prediction (B, 1), label (B,)) -> loss of each row (B,)"
-            )
-        if isinstance(criterion, type):
-            raise ValueError(
-                f"criterion={criterion.__name__} is a class; use one of {', '.join(CRITERIA)}, or "
-                "a function (prediction (B, 1), label (B,)) -> loss of each row (B,)"
-            )
-        self.criterion_ = criterion
-        self.tasks_ = [
-            Task(name, "regression", criterion, slice(k, k + 1))
-            for k, name in enumerate(self.task_names_)
-        ]
+        """Give each task its criterion."""
+        self.tasks_ = with_criteria(self.tasks_, self.criterion)
+        self.criterion_ = [task.criterion for task in self.tasks_]
         self.columns_ = Columns([task.slice for task in self.tasks_], self.tasks_[-1].slice.stop)
         return self
 
@@ -365,6 +401,8 @@ class MultiTaskNet(TrainingLoop):
         mine = {n: v for n, v in params.items() if n.partition("__")[0] in COMPONENTS}
         if "optimizer" in params:
             mine |= {n: v for n, v in params.items() if n.partition("__")[0] == "optimizer"}
+        if "callbacks" in params and not self.initialized_:
+            mine["callbacks"] = params["callbacks"]  # skorch would build the old ones first
         self.__dict__.update(mine)
         self._params_to_validate = self._params_to_validate | {n for n in mine if "__" in n}
         super().set_params(**{n: v for n, v in params.items() if n not in mine})
@@ -410,47 +448,18 @@ class MultiTaskNet(TrainingLoop):
             return batches(dataset, **options, shuffle=True, count_labels=missing)
         return super().get_iterator(dataset, training=training)
 
+    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+        """Return the datasets for training and validation; a stratified split sees the labels."""
+        dataset = self.get_dataset(X, y)
+        if not self.train_split:
+            return dataset, None
+        labels = y[0] if isinstance(y, tuple) else y
+        return self.train_split(dataset, labels, **fit_params)
+
     def _shuffles_by_default(self) -> bool:
         return not {"shuffle", "sampler", "batch_sampler"} & set(
             self.get_params_for("iterator_train")
         )
-
-    # ---- devices
-
-    def _device(self) -> torch.device:
-        """Return the torch device of ``device``; "auto" is CUDA where there is one."""
-        if self.device == "cpu":
-            return CPU
-        cuda = torch.cuda.is_available()
-        if self.device == "auto":
-            return torch.device("cuda" if cuda else "cpu")
-        try:
-            device = torch.device(self.device or "cpu")
-        except RuntimeError:
-            device = None
-        if device is None or (device.type == "cuda" and not cuda):
-            raise ValueError(
-                f"device={self.device!r} is not available here; use 'cpu' or 'auto'"
-                + (", or e.g. 'cuda'" if cuda else "")
-            )
-        return device
-
-    @contextmanager
-    def _concrete_device(self) -> Iterator[None]:
-        """Let skorch see a device that torch knows while ``device`` is "auto"."""
-        word: str = self.device
-        self.device: str = str(self._device())
-        try:
-            yield
-        finally:
-            self.device = word
-
-    def infer(self, x: Any, **fit_params: Any) -> Any:
-        """Return the module's output for a batch."""
-        if isinstance(x, Tensor) and not fit_params and x.device.type == self._device().type:
-            return self.module_(x)
-        with self._concrete_device():
-            return super().infer(x, **fit_params)
 
     def load_params(self, *args: Any, **kwargs: Any) -> None:
         """Load parameters as in skorch; the shapes must be known (``initialize_for``)."""
@@ -461,13 +470,12 @@ class MultiTaskNet(TrainingLoop):
         with self._concrete_device():
             super().load_params(*args, **kwargs)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        word: str = state["device"]
-        if word == "auto":
-            state = {**state, "device": "cuda" if torch.cuda.is_available() else "cpu"}
-        super().__setstate__(state)
-        if word == "auto":
-            self.device = word
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.target_tags.required = True
+        tags.input_tags.sparse = True
+        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return bool(self.initialized_)
@@ -480,7 +488,9 @@ class MultiTaskNet(TrainingLoop):
         In evaluation mode, over the shared parameters, exact; rows are taken ``chunk`` at a time.
         """
         check_is_fitted(self)
-        return self._gramian_of(*self._check(X, y, reset=False), chunk=chunk)
+        features, targets, _ = self._check(X, y, reset=False)
+        check_labelled(targets, self.tasks_)
+        return self._gramian_of(features, targets, chunk=chunk)
 
     def _gramian_of(
         self, features: NDArray[Any], targets: NDArray[Any], *, chunk: int = 4096

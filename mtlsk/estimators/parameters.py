@@ -24,6 +24,12 @@ def is_whole(value: Any, least: int) -> bool:
     return whole and bool(value >= least)
 
 
+def check_dtype(dtype: Any) -> None:
+    """Raise ValueError for a dtype that a net cannot train in."""
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype={shown(dtype)} is not allowed; use 'float32' or 'float64'")
+
+
 def check_parameters(net: Any) -> None:
     """Raise ValueError, in one line, for a parameter of the net itself that is not allowed."""
     if net.update_norm not in UPDATE_NORMS:
@@ -75,12 +81,12 @@ def build_module(net: Any) -> torch.nn.Module:
     A module instance is copied: the user's own is never trained.
     """
     kwargs = net.get_params_for("module")
+    dtype = getattr(torch, net.dtype)
     if isinstance(net.module, torch.nn.Module) and not kwargs:
-        module: torch.nn.Module = copy.deepcopy(net.module)
-        return module
+        return copy.deepcopy(net.module).to(dtype)
     cls: Any = type(net.module) if isinstance(net.module, torch.nn.Module) else net.module
     takes = inspect.signature(cls).parameters
-    shapes = {"n_features": net.n_features_in_, "n_outputs": len(net.task_names_)}
+    shapes = {"n_features": net.n_features_in_, "n_outputs": net.tasks_[-1].slice.stop}
     kwargs = {k: v for k, v in shapes.items() if k in takes} | kwargs
     if cls is HardSharing:
         own = {"hidden_layer_sizes": net.hidden_layer_sizes, "activation": net.activation}
@@ -98,4 +104,4 @@ def build_module(net: Any) -> torch.nn.Module:
     except TypeError as error:
         needs = ", ".join(f"module__{name}" for name in takes)
         raise ValueError(f"module {error}; its parameters are {needs}") from error
-    return built
+    return built.to(dtype)

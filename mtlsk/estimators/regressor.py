@@ -2,40 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
-from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted
-from skorch.utils import is_dataset
 
 from mtlsk.estimators.net import MultiTaskNet
-from mtlsk.estimators.validation import check_features
-
-
-def r2_per_task(y: ArrayLike, prediction: ArrayLike) -> NDArray[np.float64]:
-    """Return R^2 = 1 - sum (y - f)^2 / sum (y - mean y)^2 of each task, shape (K,).
-
-    Over the labelled rows of each task (NaN in y is a missing label), in float64. A constant
-    target gives 1 where it is predicted exactly and 0 otherwise, as in scikit-learn; a task with
-    fewer than two labels gives NaN.
-    """
-    truth = np.asarray(y, dtype=np.float64)
-    truth = truth.reshape(len(truth), -1)
-    fit = np.asarray(prediction, dtype=np.float64).reshape(len(truth), -1)
-    if fit.shape != truth.shape:
-        raise ValueError(f"y has {truth.shape[1]} tasks, but the prediction has {fit.shape[1]}")
-    scores = np.full(truth.shape[1], np.nan)
-    for k, (t, f) in enumerate(zip(truth.T, fit.T, strict=True)):
-        there = ~np.isnan(t)
-        if there.sum() < 2:
-            continue
-        residual = float(((t[there] - f[there]) ** 2).sum())
-        spread = float(((t[there] - t[there].mean()) ** 2).sum())
-        scores[k] = 1 - residual / spread if spread > 0 else float(residual == 0)
-    return scores
 
 
 class MultiTaskRegressor(RegressorMixin, MultiTaskNet):  # type: ignore[misc]
@@ -129,31 +98,5 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskNet):  # type: ignore[misc]
     (200, 7)
     """
 
-    def predict(self, X: Any) -> NDArray[np.float64]:
-        """Return predictions of shape (n, K), or (n,) where y was one-dimensional."""
-        check_is_fitted(self)
-        # callbacks ask about the datasets of the fit itself
-        output = self.forward(X if is_dataset(X) else check_features(self, X, reset=False))
-        if isinstance(output, tuple):
-            output = output[0]
-        prediction: NDArray[np.float64] = output.detach().double().numpy()
-        return prediction[:, 0] if self.one_dimensional_ else prediction
-
-    def score(self, X: Any, y: Any, sample_weight: None = None) -> float:
-        """Return the mean over the tasks of R^2, each over its labelled rows."""
-        if sample_weight is not None:
-            raise ValueError("score takes no sample_weight yet; leave it out")
-        scores = r2_per_task(y, self.predict(X))
-        if np.isnan(scores).all():
-            raise ValueError("y has no task with two labels or more: there is no R2 to score")
-        return float(np.nanmean(scores))
-
-    @property
-    def predict_proba(self) -> NoReturn:
-        """Raise AttributeError: a regressor has no probabilities."""
-        raise AttributeError(f"{type(self).__name__} has no predict_proba: it is a regressor")
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
+    _preset = "regression"
+    score = MultiTaskNet.score  # not RegressorMixin's, which refuses missing labels

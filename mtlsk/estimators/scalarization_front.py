@@ -22,8 +22,9 @@ from mtlsk.descent import DivergenceError
 from mtlsk.domains import Interval
 from mtlsk.estimators.parameters import is_whole
 from mtlsk.estimators.regressor import MultiTaskRegressor
+from mtlsk.estimators.targets import Targets, check_labelled
 from mtlsk.estimators.together import fit_together, why_apart
-from mtlsk.estimators.validation import check_features, check_targets
+from mtlsk.estimators.validation import check_features
 from mtlsk.simplex import spread_on_simplex
 
 Array = NDArray[np.float64]
@@ -123,9 +124,12 @@ class ScalarizationFront(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError("X_val and y_val come together: give both or neither")
         held_out = (X, y) if X_val is None else (X_val, y_val)
         features = check_features(net, held_out[0], reset=False)
-        targets, _, names = check_targets(features, held_out[1])
-        if len(names) != len(net.task_names_):
-            raise ValueError(f"y_val has {len(names)} tasks, but y has {len(net.task_names_)}")
+        given = Targets(held_out[1])
+        if len(given) != len(net.tasks_):
+            raise ValueError(f"y_val has {len(given)} tasks, but y has {len(net.tasks_)}")
+        given.check_rows(features)
+        targets = given.of(net.tasks_, net.dtype)
+        check_labelled(targets, net.tasks_)
         weights = self._weights(net)
         lrs = self._lrs(len(weights))
         members = fit_together(net, weights, lrs, X, y)
@@ -186,7 +190,8 @@ class ScalarizationFront(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Of shape (n,) where y was one-dimensional.
         """
         check_is_fitted(self)
-        return self._member(preference).predict(X)
+        prediction: Array = self._member(preference).predict(X)
+        return prediction
 
     def score(
         self, X: Any, y: Any, sample_weight: None = None, preference: ArrayLike | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from mtlsk.aggregators import AGGREGATORS, LinearScalarization
 from mtlsk.descent import DivergenceError
 from mtlsk.estimators.regressor import MultiTaskRegressor
 from mtlsk.estimators.stacked import StackedNets, is_stackable
-from mtlsk.estimators.validation import check_features, check_targets
+from mtlsk.estimators.targets import Targets
+from mtlsk.estimators.validation import check_features
 from mtlsk.modules import HardSharing
 from mtlsk.optimizers import OPTIMIZERS, optimizer_arguments
 
@@ -43,6 +44,8 @@ def why_apart(net: Any) -> str | None:
         ("update_norm", lambda: net.update_norm != "mean", "'native'"),
         ("train_split", lambda: net.train_split is None, "None"),
         ("callbacks", lambda: not net.callbacks or net.callbacks == "disable", "None"),
+        ("criterion", lambda: not isinstance(net.criterion, Mapping), "one for all tasks"),
+        ("dtype", lambda: net.dtype == "float32", "'float32'"),
         ("compile", lambda: not net.compile, "False"),
         ("optimizer", lambda: OPTIMIZERS.resolve(net.optimizer)[0] in ELEMENTWISE, NAMES),
     ]
@@ -107,7 +110,9 @@ def fit_together(
     if not is_stackable(net.module_):
         raise ValueError(f"activation={net.activation!r} cannot be trained together with others")
     features = check_features(net, X, reset=False)
-    targets, _, _ = check_targets(features, y)
+    given = Targets(y)
+    given.check_rows(features)
+    targets = given.of(net.tasks_, net.dtype)
     labelled = ~np.isnan(targets).all(axis=1)
     if not labelled.all():  # as in fit: a row without any label teaches nothing
         features, targets = features[labelled], targets[labelled]
@@ -131,7 +136,7 @@ class _Run:
         self.device = net._device()
         self.nets = StackedNets(net.module_, len(weights))
         scale = np.ones(weights.shape[1]) if net.task_map_.scale is None else net.task_map_.scale
-        self.factors = torch.tensor(weights * scale, dtype=torch.float32, device=self.device)
+        self.factors = torch.tensor(weights * scale, dtype=self.nets.flat.dtype, device=self.device)
         self.optimizer, self.shares = self._optimizer()
         self.before = torch.empty_like(self.nets.flat)
         self.dead: dict[int, str] = {}  # member -> what became of it
@@ -217,7 +222,7 @@ class _Run:
             each, mask = self.net.element_losses(outputs.reshape(-1, width), labels)
             each = torch.where(mask, each, 0.0) if each.shape == mask.shape else each
         else:  # one call for all members and tasks
-            each = self.net.criterion_(outputs.reshape(-1, 1), labels.reshape(-1))
+            each = self.net.criterion_[0](outputs.reshape(-1, 1), labels.reshape(-1))
         if each.numel() != labels.numel():
             raise ValueError(
                 f"the losses have shape {tuple(each.shape)} for {labels.numel()} labels; a "

@@ -1,0 +1,152 @@
+"""Weights of rows and classes as one matrix: a weight for each row and task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtlsk.component import closest, shown
+from mtlsk.estimators.targets import host, listed
+from mtlsk.modules import Task
+
+Weights = NDArray[np.float64]
+
+
+def check_sample_weight(sample_weight: Any, shape: tuple[int, int]) -> Weights:
+    """Return ``sample_weight`` (n,) or (n, K) as a matrix (n, K).
+
+    Raises
+    ------
+    ValueError
+        For another shape, and weights that are negative or not finite.
+    """
+    given = np.asarray(host(sample_weight))
+    n, k = shape
+    if given.shape == () and given.dtype.kind in "iuf":
+        given = np.full(n, given)
+    if given.shape not in ((n,), (n, k)):
+        raise ValueError(
+            f"sample_weight has shape {given.shape}, expected ({n},), a weight a row, or ({n}, "
+            f"{k}), one a row and task"
+        )
+    try:
+        weights = given.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"sample_weight of dtype {given.dtype} holds no numbers") from None
+    if not np.isfinite(weights).all():
+        raise ValueError("sample_weight contains NaN or infinity; weights are finite numbers >= 0")
+    if (weights < 0).any():
+        raise ValueError(
+            f"Negative values in sample_weight: {weights.min():g}; weights are numbers >= 0"
+        )
+    return np.broadcast_to(weights.reshape(n, -1), shape).copy()
+
+
+def label_weights(
+    labels: NDArray[Any], tasks: Sequence[Task], sample_weight: Any, class_weight: Any
+) -> tuple[NDArray[Any], Weights | None]:
+    """Return the labels without those of weight 0, and the others' weights (n, K).
+
+    w_ik = s_ik c_k(y_ik), row times class weight, divided by the mean over the labels of task k
+    that are left; None where all are equal.
+
+    Raises
+    ------
+    ValueError
+        For wrong weights, and where no label of a task is left.
+    """
+    if sample_weight is None and class_weight is None:
+        return labels, None
+    weights = np.ones(labels.shape)
+    if sample_weight is not None:
+        weights = check_sample_weight(sample_weight, (labels.shape[0], labels.shape[1]))
+    if class_weight is not None:
+        for k, (task, word) in enumerate(zip(tasks, per_task(class_weight, tasks), strict=True)):
+            there = ~np.isnan(labels[:, k]) & (weights[:, k] > 0)
+            if word is not None and there.any():
+                own = of_classes(task, word, labels[there, k].astype(int), weights[there, k])
+                weights[there, k] *= own[labels[there, k].astype(int)]
+    there = ~np.isnan(labels) & (weights > 0)
+    if not there.any(axis=0).all():
+        name = tasks[int((~there.any(axis=0)).argmax())].name
+        raise ValueError(
+            f"sample_weight or class_weight is zero for every label of task {name!r}; give one of "
+            "them a positive weight, or leave the task out"
+        )
+    labels = np.where(there, labels, np.nan).astype(labels.dtype)
+    means = np.where(there, weights, 0.0).sum(axis=0) / there.sum(axis=0)
+    weights = np.where(there, weights / means, 0.0)
+    return labels, None if np.allclose(weights[there], 1.0, rtol=1e-12) else weights
+
+
+def per_task(class_weight: Any, tasks: Sequence[Task]) -> list[Any]:
+    """Return the class weights of each task: None, "balanced" or {class: weight}."""
+    if all(task.classes is None for task in tasks):
+        raise ValueError(
+            f"class_weight={shown(class_weight)} is for classification, and all tasks are "
+            "regressions; leave it out or use sample_weight"
+        )
+    if class_weight == "balanced":
+        return [None if task.classes is None else "balanced" for task in tasks]
+    names = [task.name for task in tasks]
+    words: list[Any]
+    if isinstance(class_weight, Mapping):
+        if len(tasks) == 1 and not set(class_weight) <= set(names):
+            words = [class_weight]
+        else:
+            for name in class_weight:
+                if name not in names:
+                    raise ValueError(
+                        f"class_weight names {name!r}{closest(str(name), names)}, which is no "
+                        f"task; the tasks: {', '.join(names)}"
+                    )
+            words = [class_weight.get(name) for name in names]
+    elif isinstance(class_weight, list) and len(class_weight) == len(tasks):
+        words = class_weight
+    else:
+        raise ValueError(
+            f"class_weight={shown(class_weight)} is not allowed; use 'balanced', {{class: weight}} "
+            "for one task, {task: 'balanced' or {class: weight}}, or a list with an entry a task"
+        )
+    for task, word in zip(tasks, words, strict=True):
+        if word is not None and task.classes is None:
+            raise ValueError(
+                f"class_weight: task {task.name!r} is a regression, it has no classes; give None"
+            )
+        if word is not None and word != "balanced" and not isinstance(word, Mapping):
+            raise ValueError(
+                f"class_weight: {shown(word)} of task {task.name!r} is not allowed; use "
+                "'balanced' or {class: weight}"
+            )
+    return words
+
+
+def of_classes(task: Task, word: Any, places: NDArray[Any], weights: Weights) -> Weights:
+    """Return the weight of each class of a task, 1 for those that a dict leaves out.
+
+    "balanced" is n / (C n_c) for the C classes that are there, in sums of the rows' weights.
+    """
+    assert task.classes is not None
+    own = np.ones(len(task.classes))
+    if word == "balanced":
+        totals = np.bincount(places, weights=weights, minlength=len(own))
+        present = totals > 0
+        own[present] = totals.sum() / (present.sum() * totals[present])
+        return own
+    known = {c.item() if isinstance(c, np.generic) else c: i for i, c in enumerate(task.classes)}
+    for label, weight in word.items():
+        if label not in known:
+            raise ValueError(
+                f"class_weight: {label!r} is no class of task {task.name!r}; its classes: "
+                f"{listed(task.classes)}"
+            )
+        if not isinstance(weight, int | float | np.number) or not 0 <= weight < np.inf:
+            raise ValueError(
+                f"class_weight: {shown(weight)} of class {label!r} is not allowed; weights are "
+                "numbers >= 0"
+            )
+        own[known[label]] = float(weight)
+    return own
