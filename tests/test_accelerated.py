@@ -1,4 +1,4 @@
-"""Nets under skorch's AccelerateMixin and in mixed precision: the aggregator acts, or it is said."""
+"""Nets under accelerate and in mixed precision: the aggregator acts, or it is said why not."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from mtlsk.engines import Forward
 from mtlsk.estimators.batches import SlicedBatches
 from mtlsk.estimators.losses import TaskLosses
 from mtlsk.estimators.printlog import EpochCallback, EpochLoss, EpochMeter, TaskPrintLog
+from mtlsk.estimators.sklearn_callbacks import Epochs
 
 QUIET = (EpochTimer, EpochLoss, TaskPrintLog, EpochCallback)
 """Callbacks that do not look at single batches: those that every net has, and some of ours."""
@@ -40,6 +41,7 @@ class TrainingLoop(TaskLosses):
     _descent: Descent
     _meter: EpochMeter
     _again: Again | None  # evaluates the last batch again, for those who look after the step
+    _epochs: Epochs | None = None  # tells scikit-learn's callbacks, where there are some
     _repeats: bool = True  # whether engines may compare passes: not those of mixed precision
 
     # ---- epochs
@@ -93,18 +95,25 @@ class TrainingLoop(TaskLosses):
         )
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
-        """Call the callbacks; a KeyboardInterrupt they raise on_epoch_end ends training quietly.
+        """Call the callbacks, scikit-learn's too; those that ask for it end training quietly.
 
-        That is how skorch's EarlyStopping says stop. A real Ctrl-C, which comes in the middle of
-        some other line, goes on to the caller.
+        skorch's EarlyStopping asks by a KeyboardInterrupt from on_epoch_end. A real Ctrl-C, which
+        comes in the middle of some other line, goes on to the caller.
         """
+        epochs, stop = self._epochs, False
+        if epochs is not None and method_name == "on_epoch_begin":
+            epochs.begin()
         try:
             super().notify(method_name, **kwargs)
-        except KeyboardInterrupt as stop:
-            line = traceback.extract_tb(stop.__traceback__)[-1].line or ""
-            if method_name == "on_epoch_end" and line.startswith("raise KeyboardInterrupt"):
-                raise StopTraining from stop
-            raise
+        except KeyboardInterrupt as interrupt:
+            line = traceback.extract_tb(interrupt.__traceback__)[-1].line or ""
+            stop = method_name == "on_epoch_end" and line.startswith("raise KeyboardInterrupt")
+            if not stop:
+                raise
+        if epochs is not None and method_name == "on_epoch_end":
+            stop = epochs.end() or stop
+        if stop:
+            raise StopTraining
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Open a row of the history; shuffling depends on (random_state, epoch) alone."""

@@ -35,6 +35,7 @@ from mtlsk.estimators.loop import StopTraining
 from mtlsk.estimators.parameters import build_module, check_dtype, check_parameters
 from mtlsk.estimators.predictions import Predictions
 from mtlsk.estimators.printlog import EpochLoss, TaskPrintLog
+from mtlsk.estimators.sklearn_callbacks import CallbackSupportMixin, announced
 from mtlsk.estimators.targets import (
     Targets,
     check_classes,
@@ -69,7 +70,7 @@ class Prepared(NamedTuple):
     weights: NDArray[Any] | None
 
 
-class MultiTaskNet(Predictions):
+class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
     """A skorch net with an aggregator and a controller; see :class:`MultiTaskRegressor`."""
 
     _params_to_validate: set[str]
@@ -151,12 +152,19 @@ class MultiTaskNet(Predictions):
 
     __repr__ = BaseEstimator.__repr__
 
+    def __copy__(self) -> Self:
+        """Return a net of the same parts; skorch's own way is by a file."""
+        other = object.__new__(type(self))
+        other.__dict__.update(vars(self))
+        return other
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         adopt(cls, MultiTaskNet)
 
     # ---- fitting
 
+    @announced
     def fit(self, X: Any, y: Any, sample_weight: Any = None, **fit_params: Any) -> Self:
         """Initialize (unless ``warm_start``) and train for ``max_epochs`` epochs.
 
