@@ -5,6 +5,7 @@ from typing import Any
 
 from mtlsk.aggregators import Aggregator
 from mtlsk.callbacks import ConflictLog
+from mtlsk.certify import certify
 from mtlsk.controllers import Controller
 from mtlsk.descent import Descent, DivergenceError
 from mtlsk.displays import (
@@ -44,6 +45,7 @@ __all__ = [
     "StepRecord",
     "TrajectoryDisplay",
     "WeightsDisplay",
+    "certify",
     "plot_conflict",
     "plot_losses",
     "plot_trajectory",

@@ -134,3 +134,41 @@ def progress_by_double_backward(
         return torch.zeros_like(losses)
     (progress,) = torch.autograd.grad(total, v, retain_graph=True, allow_unused=True)
     return torch.zeros_like(losses) if progress is None else progress
+
+
+def gradient_with_graph(loss: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return the gradient of a scalar over each parameter with a graph, to differentiate again."""
+    if not parameters or not loss.requires_grad:
+        return tuple(torch.zeros_like(p) for p in parameters)
+    with torch.enable_grad():
+        grads = torch.autograd.grad(loss, list(parameters), create_graph=True, allow_unused=True)
+    return tuple(
+        torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads, strict=True)
+    )
+
+
+def hessian_product(
+    gradient: Sequence[Tensor], direction: Sequence[Tensor], parameters: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Return H v, H the Hessian of the scalar whose ``gradient_with_graph`` this is.
+
+    One backward pass through the gradient's graph; no H is held.
+
+    Parameters
+    ----------
+    gradient, direction, parameters : sequences of P tensors of the same shapes
+        ``direction`` is v.
+    """
+    pairs = [(g, v) for g, v in zip(gradient, direction, strict=True) if g.requires_grad]
+    if not pairs:  # linear in the parameters
+        return tuple(torch.zeros_like(p) for p in parameters)
+    found = torch.autograd.grad(
+        [g for g, _ in pairs],
+        list(parameters),
+        grad_outputs=[v for _, v in pairs],
+        retain_graph=True,
+        allow_unused=True,
+    )
+    return tuple(
+        torch.zeros_like(p) if h is None else h for p, h in zip(parameters, found, strict=True)
+    )

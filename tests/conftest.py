@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+os.environ.setdefault("SCIPY_ARRAY_API", "1")  # or scikit-learn skips its check of array input
+
 import pytest
 
 

@@ -1,14 +1,22 @@
 """SCORERS against the explicit float64 Jacobian, and through what may be around a net."""
 
+import pickle
+import re
+from pathlib import Path
+
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.optimize import nnls
+from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
-from sklearn.metrics import r2_score
-from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.metrics import log_loss, r2_score, roc_auc_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from torch import nn
@@ -16,8 +24,11 @@ from torch.func import functional_call, jacrev
 
 import mtlsk
 from mtlsk import SCORERS, MultiTaskRegressor
+from mtlsk.curvature import hessian_shares
 from mtlsk.estimators import r2_per_task
+from mtlsk.scorers import make_certificate_scorer, per_task_scorer
 
+README = Path(__file__).parent.parent / "README.md"
 RNG = np.random.default_rng(2)
 X = RNG.normal(size=(60, 4))
 Y = np.c_[X @ [1.0, -1.0, 0.5, 0.0], X[:, 0] ** 2 - X[:, 1], np.sin(2 * X[:, 1])]
@@ -65,13 +76,35 @@ def by_hand(name, model, inner, X, y, inner_X, inner_y):
         return -np.linalg.cond(G)
     if name == "neg_h":
         return -np.mean(L**2)
+    eigenvalues = np.linalg.eigvalsh(G)
+    if name == "neg_ridge_condition_number":
+        ridge = 0.01 * np.trace(G) / len(G)
+        return -(eigenvalues[-1] + ridge) / (eigenvalues[0] + ridge)
+    if name == "pl_constant":
+        return 2 * eigenvalues[0] / len(G)
+    if name == "neg_pl_bound":  # |grad h|^2 = (4/K^2) L'GL
+        return -(L @ G @ L) / len(G) / eigenvalues[0]
+    if name == "neg_pl_bound_sqrt":  # grad h = g0, G_Phi = D G D
+        d = 1 / (2 * np.sqrt(L))
+        return -len(G) * G.mean() / (4 * np.linalg.eigvalsh(d[:, None] * G * d)[0])
+    if name == "critical_cone":
+        root = np.linalg.cholesky(G).T
+        w0 = np.full(len(G), 1 / len(G))
+        return nnls(root, -root @ w0)[1] / np.linalg.norm(root @ w0)
     norms = np.sqrt(np.diag(G))
     cosine = G / norms[:, None] / norms
+    if name == "neg_cosine_condition_number":
+        return -np.linalg.cond(cosine)
+    if name == "effective_tasks":
+        p = np.linalg.eigvalsh(cosine) / len(G)
+        return np.exp(-(p * np.log(p)).sum())
+    assert name == "min_cosine"
     return cosine[~np.eye(len(G), dtype=bool)].min()
 
 
 def test_the_dict_is_what_the_readme_says():
-    assert list(SCORERS) == ["worst_r2", "neg_condition_number", "neg_h", "min_cosine"]
+    table = re.search(r"\| scorer \|.*\n\| --- .*\n((?:\|.*\n)+)", README.read_text())
+    assert list(SCORERS) == re.findall(r"^\| `(\w+)`", table[1], flags=re.M)
     assert mtlsk.scorers.SCORERS is SCORERS
 
 
@@ -223,6 +256,13 @@ def test_single_task_has_scores(name):
             "neg_condition_number": -1.0,
             "neg_h": -(np.mean((y - net.predict(X)) ** 2) ** 2),
             "min_cosine": 1.0,
+            "neg_cosine_condition_number": -1.0,
+            "neg_ridge_condition_number": -1.0,
+            "effective_tasks": 1.0,
+            "critical_cone": 1.0,
+            "pl_constant": 2 * float(net.task_gramian(X, y)[0]),
+            "neg_pl_bound": -(np.mean((y - net.predict(X)) ** 2) ** 2),  # of one task h itself
+            "neg_pl_bound_sqrt": -np.mean((y - net.predict(X)) ** 2),
         }
         assert SCORERS[name](net, X, y) == pytest.approx(wanted[name], rel=1e-4)
         target = TransformedTargetRegressor(make(), transformer=StandardScaler()).fit(X, y)
@@ -307,3 +347,250 @@ def test_other_estimators_are_refused_by_name(name, model):
 def test_unfitted_is_said(name, model):
     with pytest.raises(NotFittedError):
         SCORERS[name](model, X, Y)
+
+
+# ---- scorers made to measure
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("neg_ridge_condition_number", {"ridge": 0.5}),
+        ("neg_pl_bound", {"rounding": 1e-9}),
+        ("neg_residual_share", {"objective": "h", "max_rows": 20}),
+        ("neg_curvature", {}),
+        ("neg_reachable_zero", {"lipschitz": 1e-6}),
+    ],
+)
+def test_a_scorer_with_options_can_be_pickled_and_says_what_it_is(name, options):
+    scorer = make_certificate_scorer(name, **options)
+    words = "".join(f", {k}={v!r}" for k, v in options.items())
+    assert repr(scorer) == f"make_certificate_scorer({name!r}{words})"
+    again = pickle.loads(pickle.dumps(scorer))
+    assert repr(again) == repr(scorer)
+    assert scorer.__doc__.startswith("Return minus ")
+    net = make(activation="tanh", hidden_layer_sizes=(16,)).fit(X, Y)
+    found = again(net, X[:8], Y[:8])
+    assert type(found) is float
+    assert found == scorer(net, X[:8], Y[:8]) < 0
+
+
+def test_options_count():
+    net = make().fit(X, Y)
+    G, _ = oracle(net, X, Y)
+    e, mean = np.linalg.eigvalsh(G), np.trace(G) / 3
+    scorer = make_certificate_scorer("neg_ridge_condition_number", ridge=0.5)
+    assert scorer(net, X, Y) == pytest.approx(-(e[-1] + 0.5 * mean) / (e[0] + 0.5 * mean), rel=1e-4)
+    shares = hessian_shares(net, X, Y, objective="h")
+    for name, value in (
+        ("neg_residual_share", -shares.residual_share),
+        ("neg_curvature", -abs(shares.hessian.top)),
+    ):
+        scorer = make_certificate_scorer(name, objective="h")
+        assert scorer(net, X, Y) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        (
+            "neg_pl_bond",
+            {},
+            "unknown certificate scorer 'neg_pl_bond' .did you mean 'neg_pl_bound'",
+        ),
+        ("worst_r2", {}, "allowed: neg_condition_number"),
+        ("gram_step", {}, "unknown certificate scorer"),  # no step is better for being longer
+        ("neg_h", {"ridge": 1.0}, "neg_h has no option 'ridge'; its options: none"),
+        ("neg_curvature", {"object": "h"}, "did you mean 'objective'"),
+    ],
+)
+def test_what_cannot_be_made_says_why(name, options, words):
+    with pytest.raises(ValueError, match=words):
+        make_certificate_scorer(name, **options)
+
+
+def dependent():
+    """Return a net and y of which two task gradients are the same."""
+    y = np.c_[Y[:, 0], Y[:, 0]]
+    net = make().fit(X, y)
+    with torch.no_grad():
+        net.module_.head.weight[1] = net.module_.head.weight[0]
+        net.module_.head.bias[1] = net.module_.head.bias[0]
+    return net, y
+
+
+def test_no_number_outside_the_assumptions():
+    net, y = dependent()
+    with pytest.raises(ValueError, match="linearly dependent"):
+        SCORERS["neg_pl_bound"](net, X, y)
+    with pytest.raises(ValueError, match="kinks"):
+        make_certificate_scorer("neg_reachable_zero")(make().fit(X, Y), X[:2], Y[:2])
+    with pytest.warns(UserWarning, match="is not applicable, so NaN: the tasks") as caught:
+        scores = SCORERS(net, X, y)
+    assert len(caught) == 3
+    assert {n for n, v in scores.items() if np.isnan(v)} == {
+        "neg_pl_bound",
+        "neg_pl_bound_sqrt",
+        "pl_constant",
+    }
+
+
+def test_asked_together_they_take_one_gramian(monkeypatch):
+    net = make().fit(X, Y)
+    alone = {name: scorer(net, X, Y) for name, scorer in SCORERS.items()}
+    calls = []
+    original = type(net).task_gramian
+
+    def counted(self, *args, **options):
+        calls.append(1)
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(type(net), "task_gramian", counted)
+    assert SCORERS(net, X, Y) == alone
+    assert len(calls) == 1
+    found = cross_validate(make(), X, Y, scoring=SCORERS, cv=KFold(2), error_score="raise")
+    assert len(calls) == 3
+    assert {f"test_{name}" for name in SCORERS} <= set(found)
+
+
+def test_scores_with_more_of_the_user_s():
+    found = cross_validate(make(), X, Y, scoring={**SCORERS, "r2": "r2"}, cv=KFold(2))
+    together = cross_validate(make(), X, Y, scoring=SCORERS, cv=KFold(2))
+    assert "test_r2" in found
+    for name in SCORERS:
+        np.testing.assert_array_equal(found[f"test_{name}"], together[f"test_{name}"])
+
+
+def test_scorers_say_that_they_take_no_weights():
+    search = GridSearchCV(make(), {"lr": [0.01]}, scoring=dict(SCORERS), refit=False)
+    with pytest.warns(UserWarning, match="does not support sample_weight"):
+        assert search._check_scorers_accept_sample_weight() is False
+
+
+# ---- metrics a task
+
+
+def error(truth, prediction):
+    return -float(np.abs(truth - prediction).max())
+
+
+@pytest.mark.parametrize("fit", WRAPPED.values(), ids=WRAPPED.keys())
+def test_per_task_scores_by_hand(fit):
+    model, *_ = fit()
+    y = 5 * Y + 1 if fit in (fit_target, fit_both, fit_target_in_pipeline) else Y
+    scorer = per_task_scorer(["r2", "neg_mean_absolute_error", error])
+    found = scorer(model, X, y)
+    assert list(found)[:4] == ["r2 y0", "r2 y1", "r2 y2", "neg_mean_absolute_error y0"]
+    prediction = model.predict(X)
+    for k in range(3):
+        assert found[f"r2 y{k}"] == pytest.approx(r2_score(y[:, k], prediction[:, k]))
+        away = np.abs(y[:, k] - prediction[:, k])
+        assert found[f"neg_mean_absolute_error y{k}"] == pytest.approx(-away.mean())
+        assert found[f"error y{k}"] == pytest.approx(-away.max())
+
+
+def test_missing_labels_drop_out_of_each_task():
+    net = make().fit(X, MISSING)
+    found = per_task_scorer("neg_mean_squared_error")(net, X, MISSING)
+    there = ~np.isnan(MISSING)
+    for k in range(3):
+        wanted = (MISSING[there[:, k], k] - net.predict(X)[there[:, k], k]) ** 2
+        assert found[f"neg_mean_squared_error y{k}"] == pytest.approx(-wanted.mean())
+    none = MISSING.copy()
+    none[:, 1] = np.nan
+    assert np.isnan(per_task_scorer()(net, X, none)["r2 y1"])
+
+
+def test_names_are_y_s_or_the_net_s():
+    frame = pd.DataFrame(Y, columns=["price", "demand", "stock"])
+    target = TransformedTargetRegressor(make(), transformer=StandardScaler()).fit(X, frame)
+    assert list(per_task_scorer()(target, X, frame)) == ["r2 price", "r2 demand", "r2 stock"]
+    assert list(per_task_scorer()(make().fit(X, frame), X, Y)) == [
+        "r2 price",
+        "r2 demand",
+        "r2 stock",
+    ]
+    assert list(per_task_scorer()(Ridge().fit(X, Y), X, Y)) == ["r2 y0", "r2 y1", "r2 y2"]
+    assert list(per_task_scorer()(make().fit(X, Y[:, 0]), X, Y[:, 0])) == ["r2 y"]
+    twice = frame.set_axis(["a", "a", "b"], axis=1)
+    with pytest.raises(ValueError, match="different names"):
+        per_task_scorer()(make().fit(X, Y), X, twice)
+
+
+def test_classes_by_any_metric():
+    labels = (np.median(Y, axis=0) < Y).astype(int)[:, :2]
+    forest = RandomForestClassifier(5, random_state=0).fit(X, labels)
+    found = per_task_scorer(["accuracy", "roc_auc", "neg_log_loss"])(forest, X[:30], labels[:30])
+    for k in range(2):
+        truth, probability = labels[:30, k], forest.predict_proba(X[:30])[k]
+        accuracy = np.mean(truth == forest.predict(X[:30])[:, k])
+        assert found[f"accuracy y{k}"] == pytest.approx(accuracy)
+        assert found[f"roc_auc y{k}"] == pytest.approx(roc_auc_score(truth, probability[:, 1]))
+        assert found[f"neg_log_loss y{k}"] == pytest.approx(-log_loss(truth, probability))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        ("mean_squared_error", "did you mean 'neg_mean_squared_error'"),
+        ("r3", "unknown metric 'r3'"),
+        ([], "empty"),
+        ([3], "neither a name nor a function"),
+    ],
+)
+def test_wrong_metrics_are_refused_at_once(metrics, words):
+    with pytest.raises(ValueError, match=words):
+        per_task_scorer(metrics)
+
+
+def test_per_task_scores_in_a_search_over_processes():
+    some = Y.copy()
+    some[::3, 2] = np.nan
+    scorer = per_task_scorer(["r2", error])
+    assert repr(pickle.loads(pickle.dumps(scorer))) == "per_task_scorer(['r2', 'error'])"
+    options = {"scoring": scorer, "refit": "r2 y1", "cv": KFold(2), "error_score": "raise"}
+    search = GridSearchCV(make(), {"lr": [0.01, 0.03]}, **options, n_jobs=2).fit(X, some)
+    assert np.isfinite(search.cv_results_["mean_test_error y2"]).all()
+    best = search.cv_results_["mean_test_r2 y1"].argmax()
+    assert search.best_index_ == best
+
+
+def scores_of(found):
+    return np.stack([found[n] for n in sorted(found) if n.startswith("test_")])
+
+
+def test_loky_and_dask_give_the_very_scores_of_the_serial_run():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the workers have
+    try:
+        model = make_pipeline(StandardScaler(), make(aggregator="ConicGrad"))
+        options = {"cv": KFold(2), "error_score": "raise"}
+        runs = [(model, SCORERS), (model, per_task_scorer())]
+        serial = [scores_of(cross_validate(m, X, Y, scoring=s, **options)) for m, s in runs]
+        aggregators = {"aggregator": ["LinearScalarization", "MGDA", "CAGrad", "ConicGrad"]}
+        search = GridSearchCV(make(), aggregators, cv=2, error_score="raise")
+        searched = clone(search).fit(X, Y)
+        loky = [scores_of(cross_validate(m, X, Y, scoring=s, **options, n_jobs=2)) for m, s in runs]
+        distributed = pytest.importorskip("distributed")
+        with (
+            distributed.LocalCluster(
+                n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            ) as cluster,
+            distributed.Client(cluster),
+            joblib.parallel_config(backend="dask"),
+        ):
+            spread = search.set_params(n_jobs=2).fit(X, Y)
+            dask = [
+                scores_of(cross_validate(m, X, Y, scoring=s, **options, n_jobs=2)) for m, s in runs
+            ]
+    finally:
+        torch.set_num_threads(before)
+    for a, b, c in zip(serial, loky, dask, strict=True):
+        assert np.isfinite(a).all()
+        assert np.array_equal(a, b)
+        assert np.array_equal(a, c)
+    for i in range(2):
+        scores = f"split{i}_test_score"
+        assert len(set(searched.cv_results_[scores])) == 4
+        assert np.array_equal(spread.cv_results_[scores], searched.cv_results_[scores])
+    assert spread.best_params_ == searched.best_params_

@@ -160,7 +160,10 @@ def checked(task_weights: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(task_weights)
     def call(self: Aggregator, gramian: Tensor | None, losses: Tensor) -> Tensor:
+        # people's own loops may hand over what has a graph
+        gramian = None if gramian is None else gramian.detach()
         gramian = require_gramian(self, gramian) if self.needs == "gramian" else None
+        losses = losses.detach()
         losses = require_losses(self, losses, gramian)
         weights = task_weights(self, gramian, losses)
         if not isinstance(weights, Tensor) or weights.shape != losses.shape:

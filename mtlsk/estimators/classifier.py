@@ -13,7 +13,9 @@ class MultiTaskClassifier(ClassifierMixin, MultiTaskNet):  # type: ignore[misc]
     Every column of y is a task, of its own classes: integers, booleans or strings; NaN or None is
     a missing label. A task of two classes has one logit and the loss log(1 + exp(f)) - y f, one of
     C classes has C logits and log sum_c exp(f_c) - f_y. A matrix of zeros and ones is multi-label:
-    K binary tasks.
+    K binary tasks. Where y has missing labels or columns of several types, cross-validate with
+    ``cv=KFold(5)``: scikit-learn looks for strata in the y of a classifier unless told otherwise,
+    and such a y it refuses.
 
     Parameters
     ----------

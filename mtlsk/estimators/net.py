@@ -71,7 +71,41 @@ class Prepared(NamedTuple):
 
 
 class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
-    """A skorch net with an aggregator and a controller; see :class:`MultiTaskRegressor`."""
+    """One network for tasks of several kinds: numbers and classes side by side.
+
+    Each column of y is a task with its own loss, each a share of the same trunk, and the
+    ``aggregator`` decides how their gradients join. :class:`MultiTaskRegressor` and
+    :class:`MultiTaskClassifier` are this net with one kind of task; their documentation has the
+    parameters not listed here.
+
+    Parameters
+    ----------
+    tasks : None, str, or dict of column to "regression", "binary", "multiclass", "classification"
+        "classification" is binary or multiclass by the number of classes. Columns that are not
+        named are a regression where they hold floats and a classification where they hold text
+        or booleans; integers must be named.
+    criterion : "auto", name, callable, or dict of column to one of these
+        "auto" is "squared_error" for a regression and "log_loss" for classes. A name is for the
+        kinds of task that have it.
+    class_weight : None, "balanced", or dict of column to "balanced" or {class: weight}
+
+    Attributes
+    ----------
+    tasks_ : list of Task
+        Name, kind, classes, criterion and columns of the outputs of each task.
+    classes_ : list of arrays, None for a regression
+        Absent where there are no classes.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from mtlsk import MultiTaskNet
+    >>> X = np.random.default_rng(0).normal(size=(100, 3))
+    >>> y = pd.DataFrame({"price": X[:, 0], "kind": np.where(X[:, 1] > 0, "flat", "house")})
+    >>> net = MultiTaskNet(tasks={"price": "regression", "kind": "binary"}, random_state=0)
+    >>> net.set_params(max_epochs=5).fit(X, y).predict(X).columns.tolist()
+    ['price', 'kind']
+    """
 
     _params_to_validate: set[str]
     prefixes_ = [*NeuralNet.prefixes_, *COMPONENTS]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ def has_classes(net: Any) -> bool:
     """Say whether a net predicts classes; one that has seen no data yet may."""
     tasks = getattr(net, "tasks_", None)
     if tasks is None or not net.initialized_:
-        return bool(net._preset != "regression")
+        given = net.tasks.values() if isinstance(net.tasks, Mapping) else [net.tasks]
+        return bool(net._preset != "regression") and any(word != "regression" for word in given)
     if any(task.classes is not None for task in tasks):
         return True
     raise AttributeError(f"{type(net).__name__} has no probabilities: all tasks are regressions")

@@ -60,8 +60,13 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskNet):  # type: ignore[misc]
     module : torch module class or instance
         Any module that maps (B, d) to (B, K); ``n_features`` and ``n_outputs`` are passed to a
         class that takes them. ``shared_parameters()`` says what the tasks share; without it, all.
-    criterion : "squared_error", "absolute_error", "huber" or callable
-        A callable takes (prediction (B, 1), label (B,)) and returns the loss of each row (B,).
+    criterion : "auto", "squared_error", "absolute_error", "huber", callable, or dict
+        ``"auto"`` is the first. A callable takes (prediction (B, 1), label (B,)) and returns the
+        loss of each row (B,). A dict has one of these for each task it names.
+    dtype : "float32" or "float64"
+        Of data, parameters and training; predictions are float64 always.
+    tasks, class_weight
+        Of no use here: they belong to :class:`MultiTaskNet` and :class:`MultiTaskClassifier`.
     train_split : None or skorch split
         Internal validation split; none by default.
     **kwargs

@@ -137,29 +137,21 @@ def target_names(y: Any) -> list[str] | None:
 
 
 def column_of(series: pd.Series) -> NDArray[Any]:
-    """Return a column of a table as an array, nullable numbers as floats with NaN."""
-    if isinstance(series.dtype, pd.CategoricalDtype):
-        return plain(series.astype(object).to_numpy())
+    """Return a column of a table as an array; objects with None where labels are missing."""
     if isinstance(series.dtype, np.dtype):
         return plain(series.to_numpy())
-    if pd.api.types.is_numeric_dtype(series.dtype) and not series.isna().any():
-        return plain(series.to_numpy(dtype=object))
-    if pd.api.types.is_numeric_dtype(series.dtype):
-        return series.to_numpy(dtype=np.float64, na_value=np.nan)
-    return plain(series.astype(object).to_numpy())
+    return plain(series.astype(object).where(series.notna(), None).to_numpy())
 
 
 def plain(column: NDArray[Any]) -> NDArray[Any]:
     """Return a column of objects that are all numbers as numbers; others as they are."""
     if column.dtype != object:
         return column
-    there = ~np.asarray(pd.isna(column))
-    kinds = {type(v) for v in column[there].tolist()}
-    if kinds and kinds <= {int, float, bool, np.float64, np.float32, np.int64, np.bool_}:
-        if there.all():
-            return np.array(column.tolist())
-        return np.array([float(v) if t else np.nan for v, t in zip(column, there, strict=True)])
-    return column
+    kinds = {type(v) for v in column.tolist()}
+    return np.array(column.tolist()) if kinds and kinds <= NUMBERS else column
+
+
+NUMBERS = {int, float, bool, np.float64, np.float32, np.int64, np.int32, np.bool_}
 
 
 def missing(column: NDArray[Any]) -> NDArray[np.bool_]:
@@ -169,7 +161,7 @@ def missing(column: NDArray[Any]) -> NDArray[np.bool_]:
 
 def numbers(name: str, column: NDArray[Any], dtype: str) -> Labels:
     """Return a numeric column, NaN where missing; ValueError for text and infinity."""
-    if column.dtype.kind in "OSUTM":
+    if column.dtype.kind not in "biuf":
         for value in column:
             if isinstance(value, str):
                 raise ValueError(
@@ -177,11 +169,13 @@ def numbers(name: str, column: NDArray[Any], dtype: str) -> Labels:
                     f"numeric (task {name!r})"
                 )
         try:
+            if column.dtype != object:
+                raise TypeError
             column = np.where(missing(column), np.nan, column).astype(np.float64)
         except (TypeError, ValueError):
             raise ValueError(
                 f"y of task {name!r} has dtype {column.dtype}; targets of a regression must be "
-                "numeric"
+                "numeric: integers or floats"
             ) from None
     with np.errstate(over="ignore"):
         values = column.astype(dtype)
@@ -213,12 +207,18 @@ def classes_of(name: str, column: NDArray[Any]) -> NDArray[Any]:
     found = column[~missing(column)]
     if not len(found):
         raise ValueError(no_label(name))
+    if found.dtype == object and one_type(found) in NUMBERS:
+        found = np.array(found.tolist())
     if found.dtype.kind == "f" and np.isinf(found).any():
         raise ValueError(
             f"Input y contains infinity or a value too large for dtype({str(found.dtype)!r}) "
             f"(task {name!r}); set it to NaN to mean a missing label"
         )
-    kind = "mixed types" if found.dtype == object and one_type(found) is None else ""
+    kind = ""
+    if found.dtype == object and one_type(found) is None:
+        kind = "mixed types"
+    elif found.dtype.kind == "f" and ((np.abs(found) > EXACT) | (found != found.round())).any():
+        kind = "continuous"
     kind = kind or type_of_target(found)
     if kind not in ("binary", "multiclass"):
         raise ValueError(
@@ -227,6 +227,10 @@ def classes_of(name: str, column: NDArray[Any]) -> NDArray[Any]:
         )
     classes: NDArray[Any] = np.unique(found)
     return classes
+
+
+EXACT = 2.0**53
+"""Floats up to here may be whole numbers, beyond they cannot be told apart."""
 
 
 def one_type(values: NDArray[Any]) -> type | None:

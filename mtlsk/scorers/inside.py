@@ -1,26 +1,23 @@
-"""Scorers: certificates and per-task metrics as ``(estimator, X, y) -> float``, greater is better.
-
-.. code:: python
-
-    cross_validate(pipeline, X, y, scoring=mtlsk.SCORERS)
-    GridSearchCV(net, grid, scoring=mtlsk.SCORERS, refit="worst_r2")
-"""
+"""The net inside an estimator, with X and y as that net sees them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from mtlsk import certificates, gramian
-from mtlsk.estimators import MultiTaskNet, r2_per_task
+from mtlsk.estimators import MultiTaskNet
+from mtlsk.estimators.targets import target_names
 
-Scorer = Callable[[Any, Any, Any], float]
+ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5}
+"""Relative error of the entries of a Gramian by the net's precision: ten times that of a batch."""
+COARSE = 1e-2
+"""The same for half precision."""
 
 
 def unwrap(estimator: Any, X: Any = None, y: Any = None) -> tuple[MultiTaskNet, Any, Any]:
@@ -61,30 +58,22 @@ def task_gradients(estimator: Any, X: Any, y: Any) -> tuple[Tensor, Tensor]:
     return net.task_gramian(X, y)
 
 
-def worst_r2(estimator: Any, X: Any, y: Any) -> float:
-    """Return the smallest R^2 of the tasks."""
-    return float(np.nanmin(r2_per_task(y, estimator.predict(X))))
+def rounding_of(net: MultiTaskNet) -> float:
+    """Return the relative error that the entries of a net's Gramian may have."""
+    dtype = next((p.dtype for p in net.module_.parameters()), torch.float32)
+    return ROUNDING.get(dtype, COARSE)
 
 
-def neg_condition_number(estimator: Any, X: Any, y: Any) -> float:
-    """Return -kappa(G) of the task gradients: near -1 they are orthogonal and of one length."""
-    return -gramian.condition_number(task_gradients(estimator, X, y)[0])
-
-
-def neg_h(estimator: Any, X: Any, y: Any) -> float:
-    """Return -(1/K) sum_k L_k^2 of the task losses, in the units of y as the net sees it."""
-    return -certificates.h(task_gradients(estimator, X, y)[1])
-
-
-def min_cosine(estimator: Any, X: Any, y: Any) -> float:
-    """Return the smallest cosine between two task gradients: below 0 two tasks conflict."""
-    return float(gramian.min_cosine(task_gradients(estimator, X, y)[0]))
-
-
-SCORERS: dict[str, Scorer] = {
-    "worst_r2": worst_r2,
-    "neg_condition_number": neg_condition_number,
-    "neg_h": neg_h,
-    "min_cosine": min_cosine,
-}
-"""All scorers by name; the dict may be given to ``scoring=`` as it is."""
+def names_of(estimator: Any, y: Any, n_tasks: int) -> list[str]:
+    """Return the tasks' names: those of y's columns, of the net inside, or y0, y1, ..."""
+    names = target_names(y)
+    if names is not None and len(names) == n_tasks:
+        return names
+    while not isinstance(estimator, MultiTaskNet):
+        if isinstance(estimator, Pipeline):
+            estimator = estimator[-1]
+        elif hasattr(estimator, "regressor_") or hasattr(estimator, "best_estimator_"):
+            estimator = getattr(estimator, "regressor_", None) or estimator.best_estimator_
+        else:
+            return ["y"] if n_tasks == 1 else [f"y{k}" for k in range(n_tasks)]
+    return list(map(str, estimator.task_names_))

@@ -1,0 +1,419 @@
+"""Tasks of classes, tasks of several kinds in one net, and what becomes of their labels."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+from torch.func import functional_call, jacrev
+
+from mtlsk import MultiTaskClassifier, MultiTaskNet, MultiTaskRegressor
+from mtlsk.aggregators import MGDA
+from mtlsk.modules import CRITERIA
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(90, 4))
+TWO = np.where(X[:, 0] > 0, "yes", "no")
+THREE = np.digitize(X[:, 1], [-0.5, 0.5])
+PRICE = 2 * X[:, 2] + X[:, 0]
+MIXED = pd.DataFrame({"price": PRICE, "sold": TWO, "size": THREE})
+TASKS = {"size": "classification"}
+QUICK = {"hidden_layer_sizes": (16,), "max_epochs": 30, "lr": 0.02, "random_state": 0}
+
+
+def classifier(**params):
+    return MultiTaskClassifier(**{**QUICK, **params})
+
+
+def mixed(**params):
+    return MultiTaskNet(**{**QUICK, "tasks": TASKS, **params})
+
+
+# ---- labels of every type
+
+
+CLASSES = {
+    "strings": (TWO, ["no", "yes"]),
+    "objects": (TWO.astype(object), ["no", "yes"]),
+    "booleans": (X[:, 0] > 0, [False, True]),
+    "integers": (THREE, [0, 1, 2]),
+    "integers far apart": (THREE * 1000 - 7, [-7, 993, 1993]),
+    "whole floats": (THREE.astype(float), [0.0, 1.0, 2.0]),
+    "a list": (TWO.tolist(), ["no", "yes"]),
+    "a Series": (pd.Series(TWO, name="sold"), ["no", "yes"]),
+    "categories": (pd.Series(pd.Categorical(TWO)), ["no", "yes"]),
+    "nullable integers": (pd.Series(THREE).astype("Int64"), [0, 1, 2]),
+    "pandas strings": (pd.Series(TWO, dtype="string"), ["no", "yes"]),
+}
+
+
+@pytest.mark.parametrize(("y", "classes"), CLASSES.values(), ids=CLASSES.keys())
+def test_labels_come_back_as_they_went_in(y, classes):
+    net = classifier(max_epochs=60).fit(X, y)
+    assert net.classes_.tolist() == classes
+    assert type(net.classes_.tolist()[0]) is type(classes[0])
+    prediction = net.predict(X)
+    assert prediction.shape == (90,)
+    assert np.mean(prediction == np.asarray(y)) > 0.9
+    assert net.score(X, y) == np.mean(prediction == np.asarray(y))
+    probability = net.predict_proba(X)
+    assert probability.shape == (90, len(classes))
+    np.testing.assert_allclose(probability.sum(1), 1.0, rtol=1e-12)
+    assert (net.classes_[probability.argmax(1)] == prediction).all()
+
+
+def test_columns_of_classes_give_a_list_of_probabilities():
+    y = np.c_[THREE, X[:, 0] > 0]
+    net = classifier().fit(X, y)
+    assert [c.tolist() for c in net.classes_] == [[0, 1, 2], [0, 1]]
+    assert net.predict(X).dtype == y.dtype
+    assert [p.shape for p in net.predict_proba(X)] == [(90, 3), (90, 2)]
+    assert [task.kind for task in net.tasks_] == ["multiclass", "binary"]
+    assert [task.slice for task in net.tasks_] == [slice(0, 3), slice(3, 4)]
+    assert net.module_.head.out_features == 4
+    assert not hasattr(net, "decision_function")
+    assert net.score(X, y) == pytest.approx(np.mean(net.predict(X) == y))
+    np.testing.assert_allclose(net.task_scores(X, y), (net.predict(X) == y).mean(0))
+
+
+def test_a_sparse_matrix_of_labels_is_multi_label():
+    y = np.c_[X[:, 0] > 0, X[:, 1] > 0].astype(int)
+    net = classifier().fit(X, sparse.csr_matrix(y))
+    assert np.array_equal(net.predict(X), classifier().fit(X, y).predict(X))
+
+
+def test_mixed_types_of_columns_give_objects():
+    y = pd.DataFrame({"sold": TWO, "size": THREE})
+    prediction = classifier().fit(X, y).predict(X)
+    assert prediction.dtype == object
+    assert type(prediction[0, 0]) is str
+    assert type(prediction[0, 1]) is int
+
+
+def test_probabilities_are_those_of_the_logits():
+    net = classifier().fit(X, TWO)
+    logits = net.decision_function(X)
+    assert logits.shape == (90,)
+    np.testing.assert_allclose(net.predict_proba(X)[:, 1], 1 / (1 + np.exp(-logits)), rtol=1e-9)
+    net = classifier().fit(X, THREE)
+    odds = np.exp(net.decision_function(X))
+    np.testing.assert_allclose(net.predict_proba(X), odds / odds.sum(1, keepdims=True), rtol=1e-9)
+
+
+def test_probabilities_of_sure_predictions_do_not_overflow():
+    net = classifier(max_epochs=1).fit(X, TWO)
+    with torch.no_grad():
+        net.module_.head.weight.mul_(1e6)
+    probability = net.predict_proba(X)
+    assert np.isfinite(probability).all()
+    np.testing.assert_allclose(probability.sum(1), 1.0)
+
+
+def test_a_linear_net_is_logistic_regression():
+    """Without hidden layers and penalty, full batches: the maximum-likelihood estimate."""
+    flipped = np.where(RNG.random(90) < 0.25, 2 - THREE, THREE)
+    y = np.c_[np.where(RNG.random(90) < 0.2, TWO == "no", TWO == "yes"), flipped]
+    net = classifier(
+        hidden_layer_sizes=(),
+        batch_size=-1,
+        max_epochs=600,
+        optimizer="SGD",
+        optimizer__momentum=0.9,
+        lr=1.0,
+        dtype="float64",
+    ).fit(X, y)
+    for k, probability in enumerate(net.predict_proba(X)):
+        oracle = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(X, y[:, k])
+        np.testing.assert_allclose(probability, oracle.predict_proba(X), atol=1e-4)
+
+
+# ---- tasks of several kinds
+
+
+def test_mixed_tasks_come_back_as_a_frame():
+    net = mixed(max_epochs=80).fit(X, MIXED)
+    assert [task.kind for task in net.tasks_] == ["regression", "binary", "multiclass"]
+    prediction = net.predict(pd.DataFrame(X, index=range(7, 97)))
+    assert list(prediction.columns) == ["price", "sold", "size"]
+    assert list(prediction.index) == list(range(7, 97))
+    assert prediction["price"].dtype == np.float64
+    assert prediction["size"].dtype == MIXED["size"].dtype
+    assert (prediction["sold"].to_numpy() == TWO).mean() > 0.9
+    nothing, two, three = net.predict_proba(X)
+    assert nothing is None
+    assert (two.shape, three.shape) == ((90, 2), (90, 3))
+    r2 = 1 - ((PRICE - prediction["price"]) ** 2).sum() / ((PRICE - PRICE.mean()) ** 2).sum()
+    wanted = [r2, (prediction["sold"] == TWO).mean(), (prediction["size"] == THREE).mean()]
+    np.testing.assert_allclose(net.task_scores(X, MIXED), wanted, rtol=1e-6)
+    assert net.score(X, MIXED) == pytest.approx(np.mean(wanted), rel=1e-6)
+
+
+def test_kinds_are_guessed_where_they_are_plain_and_asked_for_where_not():
+    net = MultiTaskNet(**QUICK)
+    net.initialize_for(X, MIXED[["price", "sold"]])
+    assert [task.kind for task in net.tasks_] == ["regression", "binary"]
+    with pytest.raises(ValueError, match=r"task 'size' holds integers.*'regression'"):
+        net.fit(X, MIXED)
+    net.set_params(tasks="multiclass").initialize_for(X, MIXED[["sold", "size"]])
+    assert [task.kind for task in net.tasks_] == ["multiclass", "multiclass"]
+    assert net.module_.head.out_features == 5
+
+
+def test_two_classes_with_two_logits_give_the_same_kind_of_answer():
+    net = classifier(tasks={"sold": "multiclass"}, max_epochs=60).fit(X, MIXED[["sold"]])
+    assert net.predict_proba(X)[0].shape == (90, 2)
+    assert net.score(X, MIXED[["sold"]]) > 0.9
+
+
+def explicit_gradients(net, y_losses):
+    """Return J (K, M) over the shared parameters at the net's own, by torch.func."""
+    module = net.module_
+    state = dict(module.named_parameters())
+    shared = {n: p for n, p in state.items() if n.startswith("trunk")}
+
+    def losses(parameters):
+        return y_losses(functional_call(module, {**state, **parameters}, (torch.tensor(X),)))
+
+    jacobian = jacrev(losses)({n: p.detach() for n, p in shared.items()})
+    return torch.cat([j.reshape(len(j), -1) for j in jacobian.values()], dim=1), losses(shared)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.4])
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_step_on_mixed_tasks_is_that_of_the_explicit_jacobian(missing, by_hand):
+    """One full-batch SGD step moves the trunk by -lr J'w with w from MGDA on J J'."""
+    y = MIXED.astype({"size": object}).mask(np.random.default_rng(1).random((90, 3)) < missing)
+    there = torch.tensor(y.notna().to_numpy())
+    sold = torch.tensor((TWO == "yes").astype(float))
+    size, price = torch.tensor(THREE), torch.tensor(PRICE)
+    net = mixed(
+        aggregator="MGDA",
+        optimizer="SGD",
+        lr=0.1,
+        batch_size=-1,
+        max_epochs=1,
+        dtype="float64",
+        criterion="auto" if by_hand else {"sold": OwnCriterion()},
+    )
+    net.initialize_for(X, y)
+
+    def losses(f):
+        each = torch.stack(
+            [
+                (f[:, 0] - price) ** 2,
+                torch.log1p(torch.exp(f[:, 1])) - sold * f[:, 1],
+                torch.logsumexp(f[:, 2:], 1) - f[torch.arange(90), 2 + size],
+            ],
+            dim=1,
+        )
+        return torch.where(there, each, 0.0).sum(0) / there.sum(0)
+
+    J, L = explicit_gradients(net, losses)
+    G, got = net.task_gramian(X, y)
+    torch.testing.assert_close(G, J @ J.T, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(got, L.detach(), rtol=1e-12, atol=0)
+    before = torch.cat([p.detach().reshape(-1) for p in net.module_.shared_parameters()])
+    net.set_params(warm_start=True).fit(X, y)
+    after = torch.cat([p.detach().reshape(-1) for p in net.module_.shared_parameters()])
+    weights = MGDA().task_weights(J @ J.T, L.detach())
+    torch.testing.assert_close(before - after, 0.1 * (J.T @ weights), rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(net.history_[-1, "train_losses"], L.detach(), rtol=1e-9)
+
+
+class OwnCriterion:
+    """The binary log-loss as a callable that the library does not know."""
+
+    def __call__(self, prediction, label):
+        assert prediction.shape == (len(label), 1)
+        return CRITERIA["binary"]["log_loss"](prediction, label)
+
+
+@pytest.mark.parametrize("one_label", [False, True])
+def test_engines_agree_on_columns_of_several_widths(one_label):
+    """Rows with one label each take a route of their own."""
+    y = MIXED.astype({"size": object})
+    if one_label:
+        y = y.where(np.arange(3) == np.arange(90)[:, None] % 3)
+    after = []
+    for module in (None, "opaque"):
+        net = mixed(aggregator="CAGrad", max_epochs=2, dtype="float64")
+        if module:
+            net.set_params(callbacks=[("hook", None)], module=Opaque, hidden_layer_sizes=(64, 64))
+        net.fit(X, y)
+        after.append(net.module_.state_dict())
+    for name, value in after[0].items():
+        torch.testing.assert_close(after[1]["inner." + name], value, rtol=1e-7, atol=1e-9)
+
+
+class Opaque(torch.nn.Module):
+    """HardSharing with a hook: no route by hand is taken."""
+
+    def __init__(self, n_features, n_outputs):
+        super().__init__()
+        from mtlsk.modules import HardSharing
+
+        self.inner = HardSharing(n_features, n_outputs, (16,))
+        self.inner.head.register_full_backward_hook(lambda module, inputs, outputs: None)
+
+    def forward(self, X):
+        return self.inner(X)
+
+    def shared_parameters(self):
+        return self.inner.shared_parameters()
+
+    def task_parameters(self, k):
+        return self.inner.task_parameters(k)
+
+
+# ---- criteria by task
+
+
+def test_criteria_by_task():
+    seen = []
+
+    def own(prediction, label):
+        seen.append((tuple(prediction.shape), label.dtype))
+        return torch.nn.functional.cross_entropy(prediction, label, reduction="none")
+
+    net = mixed(criterion={"price": "absolute_error", "size": own}, max_epochs=1).fit(X, MIXED)
+    assert [task.criterion.__name__ for task in net.tasks_] == [
+        "absolute_error",
+        "binary_log_loss",
+        "own",
+    ]
+    assert seen[0] == ((64, 3), torch.int64)
+    named = mixed(criterion="huber", max_epochs=1).fit(X, MIXED)
+    assert named.tasks_[0].criterion.__name__ == "huber"
+
+
+# ---- labels that a fit did not see
+
+
+def test_a_class_that_was_not_there_is_a_wrong_prediction_but_cannot_be_learned():
+    net = mixed().fit(X, MIXED)
+    strange = MIXED.copy()
+    strange.loc[0, "sold"] = "perhaps"
+    right = (net.predict(X)["sold"] == TWO).to_numpy().copy()
+    right[0] = False
+    assert net.task_scores(X, strange)[1] == pytest.approx(right.mean())
+    before = net.predict(X)
+    for act in (net.partial_fit, net.task_gramian):
+        with pytest.raises(ValueError, match=r"class 'perhaps' of task 'sold'.*'no', 'yes'"):
+            act(X, strange)
+    pd.testing.assert_frame_equal(net.predict(X), before)
+
+
+def test_classes_of_a_stream_are_named_in_the_first_call():
+    net = classifier()
+    net.partial_fit(X[:5], ["a"] * 5, classes=["c", "a", "b"])
+    assert net.classes_.tolist() == ["a", "b", "c"]
+    net.partial_fit(X[:3], ["c", "b", "a"], classes=["a", "b", "c"])
+    assert net.predict_proba(X).shape == (90, 3)
+    with pytest.raises(ValueError, match="not the same as on last call"):
+        net.partial_fit(X[:3], ["c", "b", "a"], classes=["a", "b"])
+    two = classifier().partial_fit(
+        X[:4], np.c_[[0, 1, 0, 1], [1, 1, 1, 1]], classes=[[0, 1], [0, 1, 2]]
+    )
+    assert [len(c) for c in two.classes_] == [2, 3]
+    with pytest.raises(ValueError, match=r"1 entries for 2 tasks"):
+        classifier().partial_fit(X[:4], np.ones((4, 2)), classes=[[0, 1]])
+
+
+def test_a_task_of_one_class_says_so_and_is_predicted():
+    with pytest.warns(UserWarning, match=r"task 'sold' has one class only, 'no'"):
+        net = mixed(aggregator="MGDA", max_epochs=2).fit(X, MIXED.assign(sold="no"))
+    assert (net.predict(X)["sold"] == "no").all()
+    assert net.predict_proba(X)[1].shape == (90, 1)
+
+
+# ---- missing labels
+
+
+@pytest.mark.parametrize("aggregator", ["LinearScalarization", "MGDA", "FAMO"])
+def test_missing_labels_drop_out(aggregator):
+    y = MIXED.astype({"size": object}).mask(np.random.default_rng(2).random((90, 3)) < 0.3)
+    y["sold"] = y["sold"].where(y["sold"].notna(), None)
+    net = mixed(aggregator=aggregator, max_epochs=60).fit(X, y)
+    assert [len(c) if c is not None else None for c in net.classes_] == [None, 2, 3]
+    assert net.task_scores(X, MIXED)[1:].min() > 0.8
+    labelled = y["sold"].notna().to_numpy()
+    hits = (net.predict(X)["sold"].to_numpy() == TWO)[labelled]
+    assert net.task_scores(X, y)[1] == pytest.approx(hits.mean())
+
+
+def test_missing_labels_are_like_rows_that_only_the_others_have():
+    """A net without a trunk: tasks share nothing, so each must be as if trained alone."""
+    y = MIXED.astype({"size": object}).where(np.arange(3) == np.arange(90)[:, None] % 3)
+    params = {"hidden_layer_sizes": (), "batch_size": -1, "dtype": "float64", "max_epochs": 40}
+    params |= {"optimizer": "SGD", "lr": 0.1}
+    together = mixed(**params).fit(X, y)
+    for k, task in enumerate(together.tasks_):
+        rows = np.arange(90) % 3 == k
+        alone = MultiTaskNet(tasks={task.name: task.kind}, **{**QUICK, **params, "lr": 0.1 / 3})
+        alone.initialize_for(X[rows], MIXED.loc[rows, [task.name]])
+        with torch.no_grad():
+            start = mixed(**params).initialize_for(X, y).module_.head
+            alone.module_.head.weight.copy_(start.weight[task.slice])
+            alone.module_.head.bias.copy_(start.bias[task.slice])
+        alone.set_params(warm_start=True).fit(X[rows], MIXED.loc[rows, [task.name]])
+        torch.testing.assert_close(
+            together.module_.head.weight[task.slice], alone.module_.head.weight, rtol=1e-9, atol=0
+        )
+
+
+def test_a_regressor_and_a_net_of_regressions_are_the_same_net():
+    y = np.c_[PRICE, X[:, 1]]
+    one = MultiTaskRegressor(**QUICK).fit(X, y)
+    other = MultiTaskNet(**QUICK).fit(X, y)
+    assert np.array_equal(one.predict(X), other.predict(X))
+    assert one.score(X, y) == other.score(X, y)
+
+
+# ---- errors
+
+
+ERRORS = {
+    "numbers as classes": (lambda: classifier().fit(X, PRICE), "Unknown label type: continuous"),
+    "mixed types": (
+        lambda: classifier().fit(X, np.array(["a", 1] * 45, dtype=object)),
+        "Unknown label type: mixed types",
+    ),
+    "infinity": (lambda: classifier().fit(X, np.where(X[:, 0] > 0, np.inf, 0)), "infinity"),
+    "only missing": (lambda: classifier().fit(X, np.full(90, np.nan)), "no label at all"),
+    "another name": (lambda: mixed(tasks={"sise": "binary"}).fit(X, MIXED), "did you mean 'size'"),
+    "another kind": (lambda: mixed(tasks={"size": "clas"}).fit(X, MIXED), "'clas' is no kind"),
+    "no kind": (lambda: mixed(tasks=3).fit(X, MIXED), "tasks=3 is not allowed"),
+    "too many classes": (lambda: mixed(tasks={"size": "binary"}).fit(X, MIXED), "has 3 classes"),
+    "a regression here": (
+        lambda: classifier(tasks={"y": "regression"}).fit(X, TWO),
+        "MultiTaskNet",
+    ),
+    "classes there": (
+        lambda: MultiTaskRegressor(tasks="binary").fit(X, PRICE),
+        "use MultiTaskNet",
+    ),
+    "text as numbers": (lambda: mixed(tasks="regression").fit(X, MIXED), "'yes'|'no'"),
+    "names twice": (
+        lambda: classifier().fit(X, pd.DataFrame(np.c_[THREE, THREE], columns=["a", "a"])),
+        "two columns of y are named 'a'",
+    ),
+    "criterion": (lambda: mixed(criterion="hinge").fit(X, MIXED), "'hinge' is not allowed"),
+    "criterion of a task": (
+        lambda: mixed(criterion={"sold": "huber"}).fit(X, MIXED),
+        r"'huber' is not allowed for task 'sold' \(binary\)",
+    ),
+    "criterion of no task": (lambda: mixed(criterion={"prise": "huber"}).fit(X, MIXED), "'price'"),
+    "criterion that reduces": (
+        lambda: mixed(criterion={"price": lambda f, y: (f[:, 0] - y).pow(2).mean()}).fit(X, MIXED),
+        r"task 'price' returned shape \(\)",
+    ),
+    "dtype": (lambda: mixed(dtype="float16").fit(X, MIXED), "'float32' or 'float64'"),
+}
+
+
+@pytest.mark.parametrize(("act", "message"), ERRORS.values(), ids=ERRORS.keys())
+def test_errors_are_one_clear_line(act, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        act()
+    assert "\n" not in str(caught.value)
