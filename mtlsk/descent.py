@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -288,6 +289,26 @@ class Descent:
     def looks_again(self) -> bool:
         """Whether the next step may evaluate the batch again, by ``Forward.again``."""
         return isinstance(self.engine, Online | Budget) and not self._by_hand
+
+    def follow(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Take over a module or optimizer that was replaced, and what was frozen or thawed.
+
+        What is frozen loses its ``.grad``, with which optimizers would step on. Where anything is
+        new a controller forgets what it remembers, since it may be of other shapes.
+        """
+        shared, own = split_parameters(module, self.task_map.n_tasks)
+        before, now = (*self.shared, *self.own), (*shared, *own)
+        same = len(before) == len(now) and all(map(operator.is_, before, now))
+        if same and optimizer is self.optimizer:
+            return
+        for parameter in before:
+            if not parameter.requires_grad:
+                parameter.grad = None
+        self.shared, self.own, self.optimizer = shared, own, optimizer
+        check_directions(self.engine, optimizer, self._losses_only())
+        if self.controller is not None:
+            self.controller.reset()
+            self.controller.bind(self.live)
 
     def check_losses(self, losses: Sequence[float]) -> None:
         """Raise DivergenceError for an epoch's mean losses (K,), where no step looked at its own.

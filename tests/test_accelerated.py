@@ -233,7 +233,7 @@ def test_autocast_around_a_fit(aggregator, gramian):
 
 def test_lbfgs_under_autocast_sees_its_own_steps():
     params = options(optimizer="LBFGS", aggregator="LinearScalarization", batch_size=-1, lr=0.1)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.warns(UserWarning, match="LBFGS"):
         losses = MultiTaskRegressor(**params).fit(X, Y).history_[:, "train_loss"]
     assert losses[-1] < 0.1 * losses[0]
 

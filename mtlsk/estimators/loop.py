@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -53,6 +54,8 @@ class TrainingLoop(TaskLosses):
         if iterator is None:
             return
         self._batch_rows = None
+        if training:
+            self._descent.follow(self.module_, self.optimizer_)  # callbacks may change them
         watched = self._watched("on_batch_begin", "on_batch_end")
         self._grad_watched = self._watched("on_grad_computed")
         self._looked_at = (
@@ -257,3 +260,14 @@ def _takes_no_closure(optimizer: torch.optim.Optimizer) -> bool:
     """Say whether one call of step() is one evaluation: true of torch's own but LBFGS, and ours."""
     home = type(optimizer).__module__.partition(".")[0]
     return home in ("torch", "mtlsk") and not isinstance(optimizer, torch.optim.LBFGS)
+
+
+def warn_of_closures(optimizer: torch.optim.Optimizer) -> None:
+    """Warn of LBFGS, whose one step is several for everything that counts or remembers steps."""
+    if isinstance(optimizer, torch.optim.LBFGS):
+        warnings.warn(
+            "LBFGS evaluates a batch several times a step: aggregators and controllers with a "
+            "memory take each for a step of its own, and history_ counts them all; it expects the "
+            "gradient of one loss, as LinearScalarization gives it",
+            stacklevel=4,
+        )

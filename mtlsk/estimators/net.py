@@ -31,7 +31,7 @@ from mtlsk.engines.exact import AutogradGradients, gramian_of
 from mtlsk.estimators.accelerated import adopt, check_autocast
 from mtlsk.estimators.batches import SlicedBatches, batches
 from mtlsk.estimators.criteria import with_criteria
-from mtlsk.estimators.loop import StopTraining
+from mtlsk.estimators.loop import StopTraining, warn_of_closures
 from mtlsk.estimators.parameters import build_module, check_dtype, check_parameters
 from mtlsk.estimators.predictions import Predictions
 from mtlsk.estimators.printlog import EpochLoss, TaskPrintLog
@@ -340,6 +340,7 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
     def _train(self, data: Prepared, epochs: int, **fit_params: Any) -> Self:
         check_parameters(self)
         check_autocast(self._device())
+        warn_of_closures(self.optimizer_)
         X, y, weights = data
         labelled = ~np.isnan(y).all(axis=1)
         if not labelled.any():
