@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -26,13 +27,15 @@ from mtlsk.controllers import CONTROLLERS, Live
 from mtlsk.descent import Descent, DivergenceError, split_parameters
 from mtlsk.engines import build_engine, check_directions
 from mtlsk.engines.exact import AutogradGradients, gramian_of
+from mtlsk.estimators.accelerated import adopt, check_autocast
 from mtlsk.estimators.batches import SlicedBatches, batches
 from mtlsk.estimators.criteria import with_criteria
 from mtlsk.estimators.export import Link, export_module
-from mtlsk.estimators.loop import StopTraining
+from mtlsk.estimators.loop import StopTraining, warn_of_closures
 from mtlsk.estimators.parameters import build_module, check_dtype, check_parameters
 from mtlsk.estimators.predictions import Predictions
 from mtlsk.estimators.printlog import EpochLoss, TaskPrintLog
+from mtlsk.estimators.sklearn_callbacks import CallbackSupportMixin, announced
 from mtlsk.estimators.targets import (
     Targets,
     check_classes,
@@ -69,7 +72,7 @@ class Prepared(NamedTuple):
     weights: NDArray[Any] | None
 
 
-class MultiTaskNet(Predictions):
+class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
     """One network for tasks of several kinds: numbers and classes side by side.
 
     Each column of y is a task with its own loss, each a share of the same trunk, and the
@@ -185,8 +188,19 @@ class MultiTaskNet(Predictions):
 
     __repr__ = BaseEstimator.__repr__
 
+    def __copy__(self) -> Self:
+        """Return a net of the same parts; skorch's own way is by a file."""
+        other = object.__new__(type(self))
+        other.__dict__.update(vars(self))
+        return other
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        adopt(cls, MultiTaskNet)
+
     # ---- fitting
 
+    @announced
     def fit(self, X: Any, y: Any, sample_weight: Any = None, **fit_params: Any) -> Self:
         """Initialize (unless ``warm_start``) and train for ``max_epochs`` epochs.
 
@@ -336,6 +350,8 @@ class MultiTaskNet(Predictions):
 
     def _train(self, data: Prepared, epochs: int, **fit_params: Any) -> Self:
         check_parameters(self)
+        check_autocast(self._device())
+        warn_of_closures(self.optimizer_)
         X, y, weights = data
         labelled = ~np.isnan(y).all(axis=1)
         if not labelled.all():  # a row without any label teaches nothing
@@ -551,13 +567,19 @@ class MultiTaskNet(Predictions):
         """
         check_is_fitted(self)
         features, targets, _ = self._check(X, y, reset=False)
-        labelled = torch.from_numpy((~np.isnan(targets)).sum(0))
+        return self._gramian_of(features, targets, chunk=chunk)
+
+    def _gramian_of(
+        self, features: NDArray[Any], targets: NDArray[Any], *, chunk: int = 4096
+    ) -> tuple[Tensor, Tensor]:
+        """Return (G, L) over rows as a fit holds them; 0 for a task without any label."""
+        labelled = torch.from_numpy((~np.isnan(targets)).sum(0)).clamp_min(1)
         shared, _ = split_parameters(self.module_, len(self.task_names_))
         self._set_training(False)
         losses = torch.zeros(len(self.task_names_), dtype=torch.float64, device=self._device())
         jacobian: list[Tensor] = [torch.zeros((), device=p.device) for p in shared]
-        arrays = torch.from_numpy(features), torch.from_numpy(targets)
-        for Xi, yi in SlicedBatches(*arrays, batch_size=chunk):
+        rows_of_X = features if issparse(features) else torch.from_numpy(features)
+        for Xi, yi in SlicedBatches(rows_of_X, torch.from_numpy(targets), batch_size=chunk):
             part, rows = self.task_losses(self.infer(Xi), yi, Xi)
             part = part * (rows.cpu() / labelled).to(part)
             of_part = AutogradGradients(part, shared).jacobian

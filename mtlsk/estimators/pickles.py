@@ -22,6 +22,7 @@ OF_ONE_TRAINING = {
     "_batch_rows",
     "_descent",
     "_epoch_losses",
+    "_epochs",
     "_grad_watched",
     "_labels",
     "_looked_at",
