@@ -68,7 +68,7 @@ OF_NET: dict[str, tuple[Callable[..., float], Callable[..., Any], str]] = {
         "the distance within which the net fits every label exactly",
     ),
 }
-"""Certificates that need more than (G, L): scorer, the function with its options, and what it is."""
+"""Certificates that need more than (G, L): scorer, function with its options, what it is."""
 
 
 class CertificateScorer:
