@@ -370,7 +370,7 @@ def test_a_scorer_with_options_can_be_pickled_and_says_what_it_is(name, options)
     assert repr(scorer) == f"make_certificate_scorer({name!r}{words})"
     again = pickle.loads(pickle.dumps(scorer))
     assert repr(again) == repr(scorer)
-    assert scorer.__doc__.startswith("Return minus ")
+    assert scorer.__doc__.startswith("Minus ")
     net = make(activation="tanh", hidden_layer_sizes=(16,)).fit(X, Y)
     found = again(net, X[:8], Y[:8])
     assert type(found) is float
