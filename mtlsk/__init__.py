@@ -20,6 +20,7 @@ from mtlsk.displays import (
 )
 from mtlsk.engines import Engine
 from mtlsk.estimators import (
+    SKOPS_TRUSTED,
     MultiTaskClassifier,
     MultiTaskNet,
     MultiTaskRegressor,
@@ -30,6 +31,7 @@ from mtlsk.scorers import SCORERS
 
 __all__ = [
     "SCORERS",
+    "SKOPS_TRUSTED",
     "Aggregator",
     "ConflictDisplay",
     "ConflictLog",

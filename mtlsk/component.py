@@ -139,13 +139,14 @@ class Registry(Generic[T]):
 
     def members(self) -> dict[str, type[T]]:
         """Return name -> class for the package's own members, then installed entry points."""
-        found = self._own()
+        found = self.own()
         for point in entry_points(group=self.package):
             if point.name not in found:
                 found[point.name] = point.load()
         return found
 
-    def _own(self) -> dict[str, type[T]]:
+    def own(self) -> dict[str, type[T]]:
+        """Return name -> class for the package's own members alone."""
         package = importlib.import_module(self.package)
         own = {name: getattr(package, name) for name in package.__all__}
         return {n: c for n, c in own.items() if self._is_member(c)}
@@ -160,7 +161,7 @@ class Registry(Generic[T]):
             if not self._is_member(cls):
                 raise ValueError(f"{name!r} is no {self.kind}: it must derive from {self.base}")
             return cls  # type: ignore[no-any-return]
-        members = self._own()
+        members = self.own()
         if name.lower() not in {n.lower() for n in members}:
             members = self.members()  # looks through all installed packages: milliseconds
         by_lower = {n.lower(): c for n, c in members.items()}

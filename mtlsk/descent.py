@@ -118,9 +118,10 @@ class Descent:
         self.n_steps = 0
         self._tasks: list[int] = []
         self._seen: tuple[list[int], Tensor | None] | None = None  # tasks and map of the last step
-        self._kept: tuple[list[int], Tensor, Tensor] | None = None  # (tasks, weights, of heads)
+        self.kept: tuple[list[int], Tensor, Tensor] | None = None  # (tasks, weights, of heads)
         blind = self._by_hand = self._losses_only()
         self._unchecked = False
+        self._unchecked_tasks: set[int] = set()  # of this epoch
         if not blind:
             check_engine(self.engine, self.aggregator, self.own, self.controller)
         check_directions(self.engine, optimizer, blind)
@@ -216,7 +217,7 @@ class Descent:
             shared = mapped_back(p, self._renormed(weights, seen))
             by_loss = self.aggregator.needs == "losses"
             own = mapped_back(p, weights if by_loss else mean_weights(weights))
-            self._kept = (self._tasks, shared, own)
+            self.kept = (self._tasks, shared, own)
         else:
             shared, own = kept
         if losses_only:  # one backward pass for everything
@@ -245,11 +246,13 @@ class Descent:
         losses = gradients.losses
         host = losses.detach().double()
         self._unchecked = host.is_cuda
-        if not self._unchecked:
+        if self._unchecked:
+            self._unchecked_tasks.update(self._tasks)
+        else:
             self._check_finite(host, None)
         kept = self._kept_weights()
         if kept is not None:
-            back = kept[0]
+            back = kept[0].to(host.device)
             direction = gradients.combine(like(back, losses))
             self._write(direction, gradients.combine_own(like(kept[1], losses), self.own))
             return host, None, back, direction
@@ -272,7 +275,7 @@ class Descent:
         dual.advance(mapped(p, pair.progress()), self.engine.dual_lr)
         self._write(direction, pair.own)
         back = w0 * alpha + w * beta
-        self._kept = (self._tasks, back, w0)
+        self.kept = (self._tasks, back, w0)
         return host, None, back, direction
 
     def _losses_only(self) -> bool:
@@ -280,9 +283,9 @@ class Descent:
 
     def _kept_weights(self) -> tuple[Tensor, Tensor] | None:
         """Return the weights of an earlier step where ``every`` says that they serve this one."""
-        if self.n_steps % self.engine.every == 0 or self._kept is None:
+        if self.n_steps % self.engine.every == 0 or self.kept is None:
             return None
-        tasks, shared, own = self._kept
+        tasks, shared, own = self.kept
         return (shared, own) if tasks == self._tasks else None
 
     @property
@@ -314,9 +317,11 @@ class Descent:
         """Raise DivergenceError for an epoch's mean losses (K,), where no step looked at its own.
 
         That is so for the online engine on a device: looking would make every step wait for it.
+        Tasks without a label in the epoch have no loss.
         """
-        for name, value in zip(self.task_names, losses, strict=False):
-            if self._unchecked and not math.isfinite(value):
+        tasks, self._unchecked_tasks = self._unchecked_tasks, set()
+        for k, (name, value) in enumerate(zip(self.task_names, losses, strict=False)):
+            if k in tasks and not math.isfinite(value):
                 raise DivergenceError(f"the loss of task {name!r} became {value}")
 
     def observe(self, losses_after: Tensor) -> None:

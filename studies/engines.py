@@ -29,7 +29,7 @@ from mtlsk import Descent, MultiTaskRegressor
 from mtlsk.aggregators import MGDA, CAGrad, ConicGrad
 from mtlsk.datasets import blocked_split, load_table, make_arm
 from mtlsk.engines import Forward, build_engine
-from mtlsk.estimators.regressor import r2_per_task
+from mtlsk.estimators import r2_per_task
 from mtlsk.linear_graph import Columns
 from mtlsk.machine import machine, versions
 from mtlsk.modules import HardSharing

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mtlsk import SCORERS
 from mtlsk.aggregators import AGGREGATORS
 from mtlsk.cli import main
 from mtlsk.controllers import CONTROLLERS
@@ -24,7 +25,7 @@ def run(capsys, *arguments):
     [
         ("aggregators", AGGREGATORS.members()),
         ("controllers", CONTROLLERS.members()),
-        ("scorers", ["worst_r2", "neg_condition_number", "neg_h", "min_cosine"]),
+        ("scorers", SCORERS),
         ("data", ["arm", "multi_digits", "sarcos", "linnerud"]),
     ],
 )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -293,6 +297,81 @@ def test_the_generators_of_the_gpu_are_left_as_they_were():
     assert torch.equal(torch.cuda.get_rng_state(), before)
     first, second = ([p.cpu() for p in n.module_.parameters()] for n in nets)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+GOING_ON = {
+    "memory": {"aggregator": {"name": "ConicGrad", "solver": "flip"}, "controller": "APT"},
+    "GradNorm": {"aggregator": "GradNorm", "task_scale": [1.0, 2.0, 0.5]},
+    "online": {"aggregator": "ConicGrad", "gramian": {"name": "online", "every": 3}},
+    "Muon": {"aggregator": "MGDA", "controller": "APT", "optimizer": "Muon"},
+}
+
+
+@pytest.mark.parametrize("options", GOING_ON.values(), ids=GOING_ON)
+def test_a_net_goes_on_from_pickles_and_files(options, tmp_path):
+    whole = net(device=DEVICE, max_epochs=4, **options).fit(X, Y)
+    half = net(device=DEVICE, max_epochs=2, **options).fit(X, Y)
+    half.save_params(f_training=tmp_path / "t")
+    loaded = net(device=DEVICE, **options).initialize_for(X, Y)
+    loaded.load_params(f_training=tmp_path / "t")
+    for twin in (pickle.loads(pickle.dumps(half)), loaded, half):
+        twin.partial_fit(X, Y).partial_fit(X, Y)
+        np.testing.assert_allclose(twin.predict(X), whole.predict(X), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("options", GOING_ON.values(), ids=GOING_ON)
+def test_a_net_of_the_gpu_goes_on_without_one(options, tmp_path):
+    here = net(device=DEVICE, max_epochs=2, **options).fit(X, Y)
+    (tmp_path / "net").write_bytes(pickle.dumps((here, X, Y)))
+    here.save_params(f_training=tmp_path / "t")
+    np.save(tmp_path / "before", here.predict(X))
+    np.save(tmp_path / "after", here.partial_fit(X, Y).predict(X))
+    script = """
+import pickle, sys, warnings
+import numpy as np, torch
+from sklearn.base import clone
+assert not torch.cuda.is_available()
+folder = sys.argv[1]
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    net, X, Y = pickle.load(open(folder + "/net", "rb"))
+assert any("cpu" in str(w.message) for w in said), said
+other = clone(net).set_params(device="cpu").initialize_for(X, Y)
+other.load_params(f_training=folder + "/t")
+for loaded in (net, other):
+    assert loaded.device == "cpu"
+    for name in ("before", "after"):
+        wanted = np.load(f"{folder}/{name}.npy")
+        np.testing.assert_allclose(loaded.predict(X), wanted, rtol=1e-3, atol=1e-3)
+        loaded.partial_fit(X, Y)
+"""
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_net_of_the_cpu_goes_on_on_the_gpu(tmp_path):
+    options = GOING_ON["memory"]
+    cpu = net(device="cpu", max_epochs=2, **options).fit(X, Y)
+    cpu.save_params(f_training=tmp_path / "t")
+    gpu = net(device=DEVICE, **options).initialize_for(X, Y)
+    gpu.load_params(f_training=tmp_path / "t")
+    wanted = cpu.partial_fit(X, Y).predict(X)
+    np.testing.assert_allclose(gpu.partial_fit(X, Y).predict(X), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_a_task_without_labels_in_an_epoch_is_no_divergence():
+    some = net(device=DEVICE, gramian="online").fit(X, Y)
+    missing = Y.copy()
+    missing[:, 0] = np.nan
+    some.partial_fit(X, missing)
+    assert np.isfinite(some.predict(X)).all()
 
 
 def test_a_loss_that_is_not_finite_shows():

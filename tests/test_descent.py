@@ -635,3 +635,15 @@ def test_an_update_that_is_zero_but_for_rounding_is_not_made_longer(dtype):
         live = Descent(point, optimizer, "MGDA", n_tasks=2, update_norm="mean")
         live.backward((point.weight @ j.T)[0] + 5)
         assert float(point.weight.grad.norm()) < 1e-5 * float(g.norm())
+
+
+def test_only_tasks_that_were_there_are_looked_at_when_the_epoch_ends():
+    module = nn.Linear(2, 2)
+    descent = Descent(module, torch.optim.SGD(module.parameters(), lr=0.1), n_tasks=2)
+    descent.check_losses([math.nan, math.nan])  # steps looked at their own
+    descent._unchecked_tasks = {0}  # as on a device, where they do not
+    descent.check_losses([1.0, math.nan])
+    descent._unchecked_tasks = {0, 1}
+    with pytest.raises(DivergenceError, match="task '1' became nan"):
+        descent.check_losses([1.0, math.nan])
+    descent.check_losses([1.0, math.nan])  # a new epoch

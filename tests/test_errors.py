@@ -282,7 +282,7 @@ FITTED = {
     "sample_weight in score": (lambda net: net.score(X, Y, np.ones(39)), "sample_weight", "(39,)"),
     "all labels missing in partial_fit": (
         lambda net: net.partial_fit(X, np.full_like(Y, np.nan)),
-        "no label",
+        "no task has a label",
     ),
 }
 

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 from pathlib import Path
 
 import joblib
@@ -23,7 +24,7 @@ from torch import nn
 from torch.func import functional_call, jacrev
 
 import mtlsk
-from mtlsk import SCORERS, MultiTaskRegressor
+from mtlsk import SCORERS, MultiTaskClassifier, MultiTaskNet, MultiTaskRegressor
 from mtlsk.curvature import hessian_shares
 from mtlsk.estimators import r2_per_task
 from mtlsk.scorers import make_certificate_scorer, per_task_scorer
@@ -69,7 +70,7 @@ def oracle(net, X, y, shared="trunk."):
 
 def by_hand(name, model, inner, X, y, inner_X, inner_y):
     """Return the score of ``model`` whose net ``inner`` sees ``inner_X`` and ``inner_y``."""
-    if name == "worst_r2":
+    if name in ("worst_r2", "worst_score"):
         return r2_score(y, model.predict(X), multioutput="raw_values").min()
     G, L = oracle(inner, inner_X, inner_y)
     if name == "neg_condition_number":
@@ -253,6 +254,7 @@ def test_single_task_has_scores(name):
         net = make().fit(X, y)
         wanted = {
             "worst_r2": r2_score(y, net.predict(X)),
+            "worst_score": r2_score(y, net.predict(X)),
             "neg_condition_number": -1.0,
             "neg_h": -(np.mean((y - net.predict(X)) ** 2) ** 2),
             "min_cosine": 1.0,
@@ -318,7 +320,7 @@ def test_r2_of_a_constant_target_and_of_too_few_labels():
 # ---- what they are not for
 
 
-CERTIFICATES = [name for name in SCORERS if name != "worst_r2"]
+CERTIFICATES = [name for name in SCORERS if not name.startswith("worst_")]
 
 
 @pytest.mark.parametrize("name", CERTIFICATES)
@@ -513,7 +515,7 @@ def test_names_are_y_s_or_the_net_s():
     assert list(per_task_scorer()(Ridge().fit(X, Y), X, Y)) == ["r2 y0", "r2 y1", "r2 y2"]
     assert list(per_task_scorer()(make().fit(X, Y[:, 0]), X, Y[:, 0])) == ["r2 y"]
     twice = frame.set_axis(["a", "a", "b"], axis=1)
-    with pytest.raises(ValueError, match="different names"):
+    with pytest.raises(ValueError, match="two columns of y are named 'a'"):
         per_task_scorer()(make().fit(X, Y), X, twice)
 
 
@@ -594,3 +596,102 @@ def test_loky_and_dask_give_the_very_scores_of_the_serial_run():
         assert len(set(searched.cv_results_[scores])) == 4
         assert np.array_equal(spread.cv_results_[scores], searched.cv_results_[scores])
     assert spread.best_params_ == searched.best_params_
+
+
+# ---- classes, and tasks of several kinds
+
+TWO = np.where(X[:, 0] > 0, "yes", "no")
+THREE = np.digitize(X[:, 1], [-0.5, 0.5])
+MIXED = pd.DataFrame({"price": Y[:, 0], "sold": TWO, "size": THREE})
+SMALL = {"hidden_layer_sizes": (16,), "max_epochs": 10, "lr": 0.02, "random_state": 0}
+
+
+def mixed(**params):
+    net = MultiTaskNet(**{**SMALL, **params}, tasks={"size": "classification"})
+    return make_pipeline(StandardScaler(), net)
+
+
+def test_worst_scores_of_several_kinds():
+    y = MIXED.astype({"size": object}).mask(np.random.default_rng(0).random((60, 3)) < 0.2)
+    model = mixed().fit(X, y)
+    prediction = model.predict(X)
+    there = y.notna().to_numpy()
+    r2 = r2_score(y["price"][there[:, 0]].astype(float), prediction["price"][there[:, 0]])
+    hits = [(prediction[c] == MIXED[c]).to_numpy()[there[:, k]].mean() for k, c in enumerate(y)][1:]
+    assert SCORERS["worst_r2"](model, X, y) == pytest.approx(r2)
+    assert SCORERS["worst_score"](model, X, y) == pytest.approx(min(r2, *hits))
+    found = per_task_scorer()(model, X, y)
+    assert found == pytest.approx(
+        {"r2 price": r2, "accuracy sold": hits[0], "accuracy size": hits[1]}
+    )
+
+
+def test_metrics_by_kind():
+    model = mixed().fit(X, MIXED)
+    metrics = {"regression": ["r2", "neg_max_error"], "classification": "neg_log_loss"}
+    found = per_task_scorer(metrics)(model, X, MIXED)
+    assert list(found) == [
+        "r2 price",
+        "neg_max_error price",
+        "neg_log_loss sold",
+        "neg_log_loss size",
+    ]
+    wanted = -log_loss(THREE, model.predict_proba(X)[2])
+    assert found["neg_log_loss size"] == pytest.approx(wanted)
+    only = per_task_scorer({"classification": "accuracy"})(model, X, MIXED)
+    assert list(only) == ["accuracy sold", "accuracy size"]
+    assert repr(per_task_scorer("r2")) == "per_task_scorer(['r2'])"
+    with pytest.raises(ValueError, match=r"'regresion' \(did you mean 'regression'\?\)"):
+        per_task_scorer({"regresion": "r2"})
+
+
+def test_scorers_of_a_classifier_in_a_search():
+    y = MIXED[["sold", "size"]]
+    net = MultiTaskClassifier(**SMALL, class_weight="balanced")
+    grid = {"aggregator": ["LinearScalarization", "MGDA"]}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* is not applicable")
+        search = GridSearchCV(net, grid, scoring=SCORERS, refit="worst_score", cv=KFold(2))
+        search.fit(X, y)
+    assert "mean_test_worst_r2" not in search.cv_results_
+    for name in ("worst_score", "min_cosine", "neg_condition_number"):
+        assert np.isfinite(search.cv_results_[f"mean_test_{name}"]).all()
+    with pytest.raises(ValueError, match="all tasks are classes"):
+        SCORERS["worst_r2"](search, X, y)
+    scores = SCORERS["worst_score"](search, X, y)
+    assert scores == min((search.predict(X)[:, k] == y.iloc[:, k]).mean() for k in (0, 1))
+
+
+def test_curvature_and_certificates_of_several_kinds():
+    """The Gauss-Newton parts of classes agree with the explicit Hessians' traces."""
+    model = mixed(activation="tanh", dtype="float64").fit(X, MIXED)
+    net, inner = model[-1], model[0].transform(X)
+    shares = hessian_shares(net, inner, MIXED)
+    state = dict(net.module_.named_parameters())
+    features, price = torch.tensor(inner), torch.tensor(Y[:, 0])
+    sold, size = torch.tensor((TWO == "yes") * 1.0), torch.tensor(THREE)
+
+    def mean_loss(*values):
+        f = functional_call(net.module_, dict(zip(state, values, strict=True)), features)
+        each = [
+            (f[:, 0] - price) ** 2,
+            torch.log1p(torch.exp(f[:, 1])) - sold * f[:, 1],
+            torch.logsumexp(f[:, 2:], 1) - f[torch.arange(60), 2 + size],
+        ]
+        return torch.stack(each).mean()
+
+    values = tuple(p.detach() for p in state.values())
+    blocks = jacrev(
+        jacrev(mean_loss, argnums=tuple(range(len(values)))), argnums=tuple(range(len(values)))
+    )(*values)
+    rows = [
+        torch.cat([b.reshape(v.numel(), -1) for b in row], 1)
+        for row, v in zip(blocks, values, strict=True)
+    ]
+    hessian = torch.cat(rows)
+    top = torch.linalg.eigvalsh((hessian + hessian.T) / 2)
+    largest = top[-1] if top[-1] > -top[0] else top[0]
+    assert shares.hessian.top == pytest.approx(float(largest), rel=1e-5)
+    report = mtlsk.certify(model, X, MIXED, curvature=True)
+    assert "regression" in report["reachable_zero"].reason
+    assert "sold" in str(report)

@@ -125,7 +125,10 @@ class APT(Controller):
         else:
             previous = getattr(self, "previous_", None)
             sizes = [len(d) for d in parts] if self.scope == "tensor" else [len(whole)]
-            before = None if previous is None else list(torch.split(previous, sizes))
+            if previous is not None:  # loaded memories are on the CPU
+                before = list(torch.split(previous.to(whole.device), sizes))
+            else:
+                before = None
             self.previous_ = whole
         now = parts if self.scope == "tensor" else [whole]
         # the first step takes beta_min

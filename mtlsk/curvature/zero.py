@@ -74,10 +74,11 @@ def _find(
     net: Any, X: Any, y: Any, lipschitz: float | str, seed: int
 ) -> tuple[Kantorovich, str | None]:
     copy = copy_of(net, X, y, max_rows=None)
+    numeric = CRITERIA["regression"]
     for task in net.tasks_:
-        if task.kind != "regression" or task.criterion not in CRITERIA.values():
+        if task.kind != "regression" or task.criterion not in numeric.values():
             raise ValueError(
-                f"task {task.name!r} is no regression by {', '.join(CRITERIA)}: it has no signed "
+                f"task {task.name!r} is no regression by {', '.join(numeric)}: it has no signed "
                 "residual whose zero is the loss's"
             )
     labelled = ~copy.y.isnan()

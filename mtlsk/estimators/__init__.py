@@ -5,8 +5,10 @@ from mtlsk.estimators.net import MultiTaskNet
 from mtlsk.estimators.regressor import MultiTaskRegressor
 from mtlsk.estimators.scalarization_front import ScalarizationFront
 from mtlsk.estimators.scores import r2_per_task
+from mtlsk.estimators.trusted import SKOPS_TRUSTED
 
 __all__ = [
+    "SKOPS_TRUSTED",
     "MultiTaskClassifier",
     "MultiTaskNet",
     "MultiTaskRegressor",

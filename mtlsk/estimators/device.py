@@ -99,11 +99,3 @@ class OnDevice(NeuralNet):  # type: ignore[misc]
             return values
         tensor: Tensor = to_tensor(values, device=device)
         return tensor
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        word: str = state["device"]
-        if word == "auto":
-            state = {**state, "device": "cuda" if torch.cuda.is_available() else "cpu"}
-        super().__setstate__(state)
-        if word == "auto":
-            self.device = word

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,6 +30,7 @@ from mtlsk.engines.exact import AutogradGradients, gramian_of
 from mtlsk.estimators.accelerated import adopt, check_autocast
 from mtlsk.estimators.batches import SlicedBatches, batches
 from mtlsk.estimators.criteria import with_criteria
+from mtlsk.estimators.export import Link, export_module
 from mtlsk.estimators.loop import StopTraining, warn_of_closures
 from mtlsk.estimators.parameters import build_module, check_dtype, check_parameters
 from mtlsk.estimators.predictions import Predictions
@@ -57,6 +57,8 @@ from mtlsk.optimizers import (
 )
 from mtlsk.taskmap import TaskMap
 
+KEPT_FOR = {"aggregator", "controller", "gramian", "task_scale", "update_norm"}
+"""What the task weights that an engine keeps for some steps depend on."""
 COMPONENTS = {"aggregator": AGGREGATORS, "controller": CONTROLLERS}
 OF_SKORCH = ("history", "initialized_", "virtual_params_", "kwargs")
 """Names that skorch's constructor takes; "kwargs", which scikit-learn may try, it refuses later."""
@@ -239,7 +241,7 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
         """
         with self._all_or_nothing():
             fresh = not self.initialized_
-            data = self._check(X, y, sample_weight, reset=fresh, classes=classes)
+            data = self._check(X, y, sample_weight, reset=fresh, part=not fresh, classes=classes)
             if fresh:
                 self.initialize()
         return self._train(data, 1, **fit_params)
@@ -284,7 +286,7 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
             spec, params = getattr(self, owner), self.get_params_for(owner)
             setattr(self, f"{owner}_", self._build(registry, spec, params))
         self.task_map_ = TaskMap(len(self.task_names_), self.task_scale)
-        self.n_steps_ = 0
+        self.n_steps_, self._kept, self._schedules = 0, None, None
         with self._seeded(self.seed_):
             super().initialize()
         shared, own = split_parameters(self.module_, len(self.task_names_))
@@ -312,9 +314,19 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
         return registry.build(spec, params)
 
     def _check(
-        self, X: Any, y: Any, sample_weight: Any = None, *, reset: bool, classes: Any = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        reset: bool,
+        part: bool = False,
+        classes: Any = None,
     ) -> Prepared:
-        """Return the data as the net takes it; ``reset`` makes its tasks those of y."""
+        """Return the data as the net takes it; ``reset`` makes its tasks those of y.
+
+        ``part`` of a stream may have no label of some task, but must have one.
+        """
         check_dtype(self.dtype)
         features = check_features(self, X, reset=reset)
         targets = Targets(y, type(self).__name__)
@@ -332,8 +344,7 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
         elif classes is not None:
             check_classes(classes, self.tasks_, targets.one_dimensional)
         labels = targets.of(self.tasks_, self.dtype)
-        if reset:
-            check_labelled(labels, self.tasks_)
+        check_labelled(labels, self.tasks_, part=part)
         labels, weights = label_weights(labels, self.tasks_, sample_weight, self.class_weight)
         return Prepared(features, labels, weights)
 
@@ -343,8 +354,6 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
         warn_of_closures(self.optimizer_)
         X, y, weights = data
         labelled = ~np.isnan(y).all(axis=1)
-        if not labelled.any():
-            raise ValueError("y has no label at all: NaN only; there is nothing to learn from")
         if not labelled.all():  # a row without any label teaches nothing
             X, y = X[labelled], y[labelled]
             weights = None if weights is None else weights[labelled]
@@ -361,9 +370,10 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
                 update_norm=self.update_norm,
                 task_names=self.task_names_,
             )
-            descent.n_steps = self.n_steps_
             self._labels = labels_of(y)
             self.notify("on_train_begin", X=X, y=y)
+            # only now: a callback may have loaded them
+            descent.n_steps, descent.kept = self.n_steps_, self._kept
             try:
                 with suppress(StopTraining):
                     self.fit_loop(X, weighted, epochs=epochs, **fit_params)
@@ -376,7 +386,7 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
                     f"try a smaller lr, e.g. lr={lr / 10:g}, and standardise X and y"
                 ) from None
             finally:  # an interrupted net keeps what it learned
-                self.n_steps_ = descent.n_steps
+                self.n_steps_, self._kept = descent.n_steps, descent.kept
                 del self._descent, self._labels
                 self.__dict__.pop("_again", None)
                 self.notify("on_train_end", X=X, y=y)
@@ -447,6 +457,8 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
         if "callbacks" in params and not self.initialized_:
             mine["callbacks"] = params["callbacks"]  # skorch would build the old ones first
         self.__dict__.update(mine)
+        if {n.partition("__")[0] for n in params} & KEPT_FOR:
+            self._kept = None  # the task weights of other parameters
         self._params_to_validate = self._params_to_validate | {n for n in mine if "__" in n}
         super().set_params(**{n: v for n, v in params.items() if n not in mine})
         if not self.initialized_:
@@ -504,14 +516,37 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
             self.get_params_for("iterator_train")
         )
 
-    def load_params(self, *args: Any, **kwargs: Any) -> None:
-        """Load parameters as in skorch; the shapes must be known (``initialize_for``)."""
-        checkpoint = kwargs.get("checkpoint")
-        if checkpoint is not None:  # a criterion here is a function, without parameters
-            kwargs["checkpoint"] = copy.copy(checkpoint)
-            kwargs["checkpoint"].f_criterion = None
-        with self._concrete_device():
-            super().load_params(*args, **kwargs)
+    def export(self, path: Any) -> None:
+        """Write the fitted module to a file that predicts without mtlsk: ``.pt2`` or ``.onnx``.
+
+        It takes rows X (n, d) of the net's dtype, any n, on the CPU, and returns (n, W): of a
+        regression what ``predict`` returns, of classes what ``predict_proba`` does, side by side,
+        to 1e-5. ``.pt2`` is loaded by ``torch.export.load(path).module()``, ``.onnx`` (extra
+        ``mtlsk[onnx]``) has the input ``X`` and the output ``y``. Steps of a Pipeline before the
+        net, and transformed targets, are not in it. The names of tasks and features, the columns
+        and the classes of each task go along as JSON (``mtlsk.json`` of a .pt2, metadata ``mtlsk``
+        of an .onnx).
+
+        Raises
+        ------
+        ValueError
+            For another suffix, or a module that cannot be exported.
+        ImportError
+            For .onnx without the extra.
+        """
+        check_is_fitted(self)
+        features = [str(name) for name in getattr(self, "feature_names_in_", ())] or None
+        link = Link([(task.kind, task.slice) for task in self.tasks_])
+        tasks = [
+            {"name": task.name, "columns": [columns.start, columns.stop]}
+            | ({} if task.classes is None else {"classes": task.classes.tolist()})
+            for task, columns in zip(self.tasks_, link.columns, strict=True)
+        ]
+        facts = {"tasks": tasks, "features": features}
+        link_or_none = link if any(task.classes is not None for task in self.tasks_) else None
+        export_module(
+            self.module_, path, n_features=self.n_features_in_, facts=facts, link=link_or_none
+        )
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -532,7 +567,6 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
         """
         check_is_fitted(self)
         features, targets, _ = self._check(X, y, reset=False)
-        check_labelled(targets, self.tasks_)
         return self._gramian_of(features, targets, chunk=chunk)
 
     def _gramian_of(

@@ -16,7 +16,7 @@ from skorch.utils import is_dataset
 from torch import Tensor
 from torch.nn import functional
 
-from mtlsk.estimators.loop import TrainingLoop
+from mtlsk.estimators.pickles import Pickles
 from mtlsk.estimators.scores import score_per_task
 from mtlsk.estimators.targets import Targets
 from mtlsk.estimators.validation import check_features
@@ -47,7 +47,7 @@ def has_logits(net: Any) -> bool:
     )
 
 
-class Predictions(TrainingLoop):
+class Predictions(Pickles):
     """What a fitted net says about rows."""
 
     _preset: str | None = None

@@ -234,6 +234,12 @@ class EpochCallback(Callback):  # type: ignore[misc]
 class EpochLoss(PassthroughScoring):  # type: ignore[misc]
     """Records the epoch's mean loss, and whether it is the best, from the net's own sums."""
 
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        """Take the best so far from the history, which may have been loaded."""
+        best = [row[self.name] for row in net.history if row.get(f"{self.name}_best")]
+        if best:
+            self.best_score_ = best[-1]
+
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Record ``train_loss`` or ``valid_loss``, where there is one."""
         value = net._epoch_losses.get(self.name)

@@ -195,10 +195,15 @@ def no_label(name: str) -> str:
     )
 
 
-def check_labelled(labels: Labels, tasks: Sequence[Task]) -> None:
-    """Raise ValueError, naming the task, where a task has no label at all."""
+def check_labelled(labels: Labels, tasks: Sequence[Task], *, part: bool = False) -> None:
+    """Raise ValueError, naming the task, where a task has no label at all.
+
+    For ``part`` of a stream only where no task has one.
+    """
     empty = np.isnan(labels).all(axis=0)
-    if empty.any():
+    if part and empty.all():
+        raise ValueError("Input y contains NaN only: no task has a label; leave these rows out")
+    if empty.any() and not part:
         raise ValueError(no_label(tasks[int(empty.argmax())].name))
 
 

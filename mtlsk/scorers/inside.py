@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import is_classifier
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from mtlsk.estimators import MultiTaskNet
-from mtlsk.estimators.targets import target_names
+from mtlsk.estimators.targets import Targets, target_names
 
 ROUNDING = {torch.float64: 1e-13, torch.float32: 1e-5}
 """Relative error of the entries of a Gramian by the net's precision: ten times that of a batch."""
@@ -64,16 +65,44 @@ def rounding_of(net: MultiTaskNet) -> float:
     return ROUNDING.get(dtype, COARSE)
 
 
-def names_of(estimator: Any, y: Any, n_tasks: int) -> list[str]:
-    """Return the tasks' names: those of y's columns, of the net inside, or y0, y1, ..."""
-    names = target_names(y)
-    if names is not None and len(names) == n_tasks:
-        return names
+def net_inside(estimator: Any) -> MultiTaskNet | None:
+    """Return the fitted net inside a Pipeline, TransformedTargetRegressor or search, or None."""
     while not isinstance(estimator, MultiTaskNet):
         if isinstance(estimator, Pipeline):
             estimator = estimator[-1]
         elif hasattr(estimator, "regressor_") or hasattr(estimator, "best_estimator_"):
             estimator = getattr(estimator, "regressor_", None) or estimator.best_estimator_
         else:
-            return ["y"] if n_tasks == 1 else [f"y{k}" for k in range(n_tasks)]
-    return list(map(str, estimator.task_names_))
+            return None
+    return estimator
+
+
+def names_of(estimator: Any, y: Any, n_tasks: int) -> list[str]:
+    """Return the tasks' names: those of y's columns, of the net inside, or y0, y1, ..."""
+    names = target_names(y)
+    if names is not None and len(names) == n_tasks:
+        return names
+    net = net_inside(estimator)
+    if net is None:
+        return ["y"] if n_tasks == 1 else [f"y{k}" for k in range(n_tasks)]
+    return list(map(str, net.task_names_))
+
+
+def numeric_tasks(estimator: Any, n_tasks: int) -> list[bool]:
+    """Return of each task whether it is a regression; of estimators not ours, by their type."""
+    net = net_inside(estimator)
+    if net is None:
+        return [not is_classifier(estimator)] * n_tasks
+    return [task.classes is None for task in net.tasks_]
+
+
+def columns_of(estimator: Any, X: Any, y: Any) -> tuple[list[Any], list[Any]]:
+    """Return labels and predictions of the whole estimator, task by task, each of shape (n,).
+
+    ValueError where they differ in their number.
+    """
+    truth = Targets(y).columns
+    prediction = Targets(estimator.predict(X)).columns
+    if len(prediction) != len(truth):
+        raise ValueError(f"y has {len(truth)} tasks, but the prediction has {len(prediction)}")
+    return truth, prediction
