@@ -81,7 +81,8 @@ def record(m: Measured) -> list[Finding]:
     sentence = (
         "history_ has no record of cosines, so since when tasks conflict is not known. Training "
         "keeps one where the whole Gramian is computed: aggregator='ConicGrad' with c=1 and "
-        "gramian='auto' takes the step of equal weights and does."
+        "gramian='auto' takes the step of equal weights and does; so does the callback "
+        "mtlsk.ConflictLog for any aggregator."
     )
     params = {"aggregator": "ConicGrad", "aggregator__c": 1.0, "gramian": "auto"}
     return [Finding("record", sentence, params)]
