@@ -106,7 +106,8 @@ class ConflictDisplay:
         columns = -(-n // rows)
         many, few = (0.5, 0.12) if n == 1 else (0.2, 0.08)
         side = 1.2 + many * min(k, 12) + few * max(k - 12, 0)
-        self.axes_ = axes(ax, (columns * side + 1.6, rows * side + 0.4), rows, columns)
+        size = (columns * side + 1.6, max(3.6, rows * side + 0.4))
+        self.axes_ = axes(ax, size, rows, columns)
         off = stack[:, ~np.eye(k, dtype=bool)]
         span = span_of(off)
         numbers = annotate is True or (annotate == "auto" and k <= (15 if n == 1 else 5))
@@ -145,7 +146,7 @@ class ConflictDisplay:
             panel.set_ylabel("cosine of the task gradients\n(below 0: conflict)")
             legend(panel, list(zip(self.lines_, labels, strict=True)))
             return
-        self.axes_ = axes(ax, (9.0, 1.4 + 0.2 * len(order)))
+        self.axes_ = axes(ax, (9.0, max(3.6, 1.4 + 0.2 * len(order))))
         panel = self.axes_[0, 0]
         image, _ = heat_map(panel, values[order], span_of(values[order]), False, square=False)
         self.images_ = [image]

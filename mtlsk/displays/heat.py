@@ -62,5 +62,7 @@ def rounded(value: float) -> str:
 
 def colour_bar(image: Any, panels: list[Any], bars: bool) -> Any:
     """Draw the scale of the colours beside the panels, and say what bars mean."""
-    label = f"cosine of the task gradients (below 0: conflict{f'; bar: below {CLEAR}' * bars})"
+    label = (
+        "cosine of the task gradients\n(below 0: conflict" + f"; bar: below {CLEAR}" * bars + ")"
+    )
     return panels[0].figure.colorbar(image, ax=panels, label=label, shrink=0.9, aspect=30)
