@@ -92,7 +92,7 @@ class TrajectoryDisplay:
     def _legend(self) -> None:
         look: dict[str, Any] = {"color": "0.35", "markersize": 8}
         entries = [(line, short(name)) for name, line in self.lines_.items()]
-        entries = entries if len(entries) > 1 or self.valid else []
+        entries = entries if len(entries) > 1 else []
         draw = self.ax_.plot
         if self.valid:
             entries.append((draw([], [], linestyle="-", color="0.35")[0], "training"))
