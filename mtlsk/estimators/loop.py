@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mtlsk.descent import Descent
 from mtlsk.engines import Forward
-from mtlsk.estimators.batches import SlicedBatches
+from mtlsk.estimators.batches import SlicedBatches, batches
 from mtlsk.estimators.losses import TaskLosses
 from mtlsk.estimators.printlog import EpochCallback, EpochLoss, EpochMeter, TaskPrintLog
 from mtlsk.estimators.sklearn_callbacks import Epochs
@@ -141,6 +141,33 @@ class TrainingLoop(TaskLosses):
         for name, value in row.items():
             self.history_.record(name, value)
         self._descent.check_losses(row.get("train_losses", []))
+
+    # ---- data
+
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        """Return the loader; training shuffles unless ``iterator_train__shuffle`` is False."""
+        if training and self.iterator_train is batches and self._shuffles_by_default():
+            size = len(dataset) if self.batch_size == -1 else self.batch_size
+            options = {"batch_size": size, **self.get_params_for("iterator_train")}
+            missing = getattr(self, "_labels", "all") != "all"
+            device = self._device()
+            if device.type == "cuda":
+                options["device"] = device
+            return batches(dataset, **options, shuffle=True, count_labels=missing)
+        return super().get_iterator(dataset, training=training)
+
+    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+        """Return the datasets for training and validation; a stratified split sees the labels."""
+        dataset = self.get_dataset(X, y)
+        if not self.train_split:
+            return dataset, None
+        labels = y[0] if isinstance(y, tuple) else y
+        return self.train_split(dataset, labels, **fit_params)
+
+    def _shuffles_by_default(self) -> bool:
+        return not {"shuffle", "sampler", "batch_sampler"} & set(
+            self.get_params_for("iterator_train")
+        )
 
     # ---- one step
 
