@@ -64,7 +64,7 @@ def when(m: Measured, i: int, j: int) -> str:
         return " (in training there was nothing to compare)"
     last, value = values[-1]
     if value >= CONFLICT:
-        return f" (but in training, epoch {last}, {value:.2f})"
+        return f" (but {value:.2f} in training, at epoch {last})"
     since = last
     for epoch, value in reversed(values):
         if value >= CONFLICT:
