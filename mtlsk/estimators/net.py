@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -209,8 +210,7 @@ class MultiTaskNet(Predictions):
         fresh = not (self.warm_start and self.initialized_)
         with self._all_or_nothing():
             data = self._check(X, y, sample_weight, reset=fresh)
-            if fresh:
-                self.initialize()
+            self._begin(fresh)
         return self._train(data, self.max_epochs, **fit_params)
 
     def partial_fit(
@@ -228,8 +228,7 @@ class MultiTaskNet(Predictions):
         with self._all_or_nothing():
             fresh = not self.initialized_
             data = self._check(X, y, sample_weight, reset=fresh, part=not fresh, classes=classes)
-            if fresh:
-                self.initialize()
+            self._begin(fresh)
         return self._train(data, 1, **fit_params)
 
     def initialize_for(self, X: Any, y: Any, classes: Any = None) -> Self:
@@ -238,6 +237,13 @@ class MultiTaskNet(Predictions):
             self._check(X, y, reset=True, classes=classes)
             self.initialize()
         return self
+
+    def _begin(self, fresh: bool) -> None:
+        """Build what is trained, or take up a criterion that was set since."""
+        if fresh:
+            self.initialize()
+        else:
+            self.initialize_criterion()
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -308,12 +314,16 @@ class MultiTaskNet(Predictions):
         reset: bool,
         part: bool = False,
         classes: Any = None,
+        weighted: bool = True,
     ) -> Prepared:
         """Return the data as the net takes it; ``reset`` makes its tasks those of y.
 
-        ``part`` of a stream may have no label of some task, but must have one.
+        ``part`` of a stream may have no label of some task, but must have one. Unless ``weighted``
+        classes have no weights.
         """
-        check_dtype(self.dtype)
+        if reset:
+            check_dtype(self.dtype)
+            self.dtype_ = self.dtype  # of module and data until the next fresh fit
         features = check_features(self, X, reset=reset)
         targets = Targets(y, type(self).__name__)
         targets.check_rows(features)
@@ -329,9 +339,13 @@ class MultiTaskNet(Predictions):
                 self.classes_ = found[0] if targets.one_dimensional else found
         elif classes is not None:
             check_classes(classes, self.tasks_, targets.one_dimensional)
-        labels = targets.of(self.tasks_, self.dtype)
+        labels = targets.of(self.tasks_, self.dtype_)
         check_labelled(labels, self.tasks_, part=part)
-        labels, weights = label_weights(labels, self.tasks_, sample_weight, self.class_weight)
+        if not weighted:
+            return Prepared(features, labels, None)
+        labels, weights = label_weights(
+            labels, self.tasks_, sample_weight, self.class_weight, part=part
+        )
         return Prepared(features, labels, weights)
 
     def _train(self, data: Prepared, epochs: int, **fit_params: Any) -> Self:
@@ -341,7 +355,7 @@ class MultiTaskNet(Predictions):
         if not labelled.all():  # a row without any label teaches nothing
             X, y = X[labelled], y[labelled]
             weights = None if weights is None else weights[labelled]
-        weighted = y if weights is None else (y, weights.astype(self.dtype))
+        weighted = y if weights is None else (y, weights.astype(self.dtype_))
         with self._seeded(self.seed_):
             descent = self._descent = Descent(
                 self.module_,
@@ -547,16 +561,18 @@ class MultiTaskNet(Predictions):
     def task_gramian(self, X: Any, y: Any, *, chunk: int = 4096) -> tuple[Tensor, Tensor]:
         """Return (G, L) of the fitted net over all rows: Gramian (K, K) and losses (K,), float64.
 
-        In evaluation mode, over the shared parameters, exact; rows are taken ``chunk`` at a time.
+        In evaluation mode, over the shared parameters, exact, without weights of classes; rows are
+        taken ``chunk`` at a time.
         """
         check_is_fitted(self)
-        features, targets, _ = self._check(X, y, reset=False)
+        features, targets, _ = self._check(X, y, reset=False, weighted=False)
         labelled = torch.from_numpy((~np.isnan(targets)).sum(0))
         shared, _ = split_parameters(self.module_, len(self.task_names_))
         self._set_training(False)
         losses = torch.zeros(len(self.task_names_), dtype=torch.float64, device=self._device())
         jacobian: list[Tensor] = [torch.zeros((), device=p.device) for p in shared]
-        arrays = torch.from_numpy(features), torch.from_numpy(targets)
+        rows_of = features if issparse(features) else torch.from_numpy(features)
+        arrays = rows_of, torch.from_numpy(targets)
         for Xi, yi in SlicedBatches(*arrays, batch_size=chunk):
             part, rows = self.task_losses(self.infer(Xi), yi, Xi)
             part = part * (rows.cpu() / labelled).to(part)
