@@ -347,8 +347,9 @@ class MultiTaskNet(LiveObjects, CallbackSupportMixin):  # type: ignore[misc]
     def task_gramian(self, X: Any, y: Any, *, chunk: int = 4096) -> tuple[Tensor, Tensor]:
         """Return (G, L) of the fitted net over all rows: Gramian (K, K) and losses (K,), float64.
 
-        In evaluation mode, over the shared parameters, exact; rows are taken ``chunk`` at a time.
+        In evaluation mode, over the shared parameters, exact, without weights of classes; rows are
+        taken ``chunk`` at a time.
         """
         check_is_fitted(self)
-        data = self._check(X, y, reset=False)
+        data = self._check(X, y, reset=False, weighted=False)
         return gramian_over(self, data.X, data.labels, chunk=chunk)

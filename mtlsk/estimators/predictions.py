@@ -94,12 +94,16 @@ class Predictions(Pickles):
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Return the logits, for y of one dimension: of the second of two classes, or of each.
 
+        The logit of the second of two classes is ln(p / (1 - p)).
+
         Returns
         -------
         array of shape (n,) or (n, C)
         """
         outputs: NDArray[np.float64] = self._outputs(X).double().numpy()
-        return outputs[:, 0] if self.tasks_[0].kind == "binary" else outputs
+        if self.tasks_[0].kind == "binary":
+            return outputs[:, 0]
+        return outputs[:, 1] - outputs[:, 0] if outputs.shape[1] == 2 else outputs
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the mean over the tasks of R^2 or accuracy, each over its labelled rows.
@@ -124,6 +128,7 @@ class Predictions(Pickles):
         """
         outputs = self._outputs(X)
         targets = Targets(y, type(self).__name__)
+        targets.check_rows(outputs)
         labels = targets.of(self.tasks_, "float64", unseen="mark")
         weights = None
         if sample_weight is not None:

@@ -36,6 +36,7 @@ def prepare(
     reset: bool,
     part: bool = False,
     classes: Any = None,
+    weighted: bool = True,
 ) -> Prepared:
     """Return the data as the net takes it.
 
@@ -46,6 +47,8 @@ def prepare(
     part : bool
         A part of a stream may have no label of some task, but must have one.
     classes : as for ``partial_fit``
+    weighted : bool
+        Whether classes have their weights.
 
     Raises
     ------
@@ -72,7 +75,9 @@ def prepare(
         check_classes(classes, net.tasks_, targets.one_dimensional)
     labels = targets.of(net.tasks_, net.dtype_)
     check_labelled(labels, net.tasks_, part=part)
-    labels, weights = label_weights(labels, net.tasks_, sample_weight, net.class_weight)
+    if not weighted:
+        return Prepared(features, labels, None)
+    labels, weights = label_weights(labels, net.tasks_, sample_weight, net.class_weight, part=part)
     return Prepared(features, labels, None if weights is None else weights.astype(net.dtype_))
 
 

@@ -70,7 +70,7 @@ class Targets:
             return column_of(y)
         if issparse(y):
             y = y.toarray()
-        array = np.asarray(host(y))
+        array = as_array(y)
         if array.dtype.kind in "OSUTM" and array.ndim in (1, 2):
             return array
         checked: NDArray[Any] = check_array(
@@ -108,6 +108,12 @@ class Targets:
                 f"y has {len(self)} tasks, but the net was fitted with {len(tasks)}: "
                 f"{', '.join(task.name for task in tasks)}"
             )
+        names = [task.name for task in tasks]
+        if self.from_frame and names != self.names and set(names) == set(self.names):
+            raise ValueError(
+                f"the columns of y are {', '.join(self.names)}, in another order than in the fit; "
+                f"give y[[{', '.join(map(repr, names))}]]"
+            )
         pairs = list(zip(tasks, self.columns, strict=True))
         columns = [
             numbers(task.name, column, dtype)
@@ -127,6 +133,19 @@ def host(y: Any) -> Any:
     return np.from_dlpack(y)
 
 
+def as_array(y: Any) -> NDArray[Any]:
+    """Return y as an array; of objects for a list that holds text beside other things.
+
+    numpy would make text of all of it: "nan" of a missing label, "1.5" of a number.
+    """
+    array: NDArray[Any] = np.asarray(host(y))
+    if array.dtype.kind in "US" and isinstance(y, list | tuple):
+        objects = np.array(y, dtype=object)
+        if not all(isinstance(value, str | bytes) for value in objects.ravel()):
+            return objects
+    return array
+
+
 def target_names(y: Any) -> list[str] | None:
     """Return the names that y brings: the columns of a DataFrame, the name of a Series."""
     if isinstance(y, pd.DataFrame):
@@ -134,6 +153,11 @@ def target_names(y: Any) -> list[str] | None:
     if isinstance(y, pd.Series) and y.name is not None:
         return [str(y.name)]
     return None
+
+
+def by_name(given: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a mapping of columns with their names as text, as tasks are named."""
+    return {str(name): value for name, value in given.items()}
 
 
 def column_of(series: pd.Series) -> NDArray[Any]:
@@ -148,10 +172,13 @@ def plain(column: NDArray[Any]) -> NDArray[Any]:
     if column.dtype != object:
         return column
     kinds = {type(v) for v in column.tolist()}
-    return np.array(column.tolist()) if kinds and kinds <= NUMBERS else column
+    return np.array(column.tolist()) if kinds and all(map(is_number, kinds)) else column
 
 
-NUMBERS = {int, float, bool, np.float64, np.float32, np.int64, np.int32, np.bool_}
+def is_number(kind: type) -> bool:
+    """Say whether values of a type are numbers or booleans."""
+    ours = kind in (int, float, bool)  # a subclass, such as an enumeration, means more
+    return ours or issubclass(kind, np.integer | np.floating | np.bool_)
 
 
 def missing(column: NDArray[Any]) -> NDArray[np.bool_]:
@@ -209,11 +236,9 @@ def check_labelled(labels: Labels, tasks: Sequence[Task], *, part: bool = False)
 
 def classes_of(name: str, column: NDArray[Any]) -> NDArray[Any]:
     """Return the classes of a column, sorted; ValueError for one that holds no classes."""
-    found = column[~missing(column)]
+    found = plain(column[~missing(column)])
     if not len(found):
         raise ValueError(no_label(name))
-    if found.dtype == object and one_type(found) in NUMBERS:
-        found = np.array(found.tolist())
     if found.dtype.kind == "f" and np.isinf(found).any():
         raise ValueError(
             f"Input y contains infinity or a value too large for dtype({str(found.dtype)!r}) "
@@ -240,16 +265,16 @@ EXACT = 2.0**53
 
 def one_type(values: NDArray[Any]) -> type | None:
     """Return the type that all objects of an array have, None for several."""
-    kinds = {type(v) for v in values}
+    kinds = {str if isinstance(v, str) else type(v) for v in values}
     return kinds.pop() if len(kinds) == 1 else None
 
 
 def indices(name: str, column: NDArray[Any], classes: NDArray[Any], unseen: str) -> Labels:
     """Return the class index of each label, NaN where missing."""
     there = ~missing(column)
-    labels = column[there]
-    if labels.dtype == bool and classes.dtype.kind in "iuf":
-        labels = labels.astype(int)
+    labels = plain(column[there])
+    if sorted(labels.dtype.kind + classes.dtype.kind) in (["b", "f"], ["b", "i"], ["b", "u"]):
+        labels, classes = labels.astype(float), classes.astype(float)  # True is 1, as in Python
     found = np.full(len(column), np.nan)
     places = pd.Index(classes).get_indexer(pd.Index(labels))
     if unseen == "raise" and (places < 0).any():
@@ -285,6 +310,7 @@ def resolve_kinds(tasks: Any, targets: Targets, preset: str | None) -> list[str]
         What the estimator's class makes of every task.
     """
     if isinstance(tasks, Mapping):
+        tasks = by_name(tasks)
         for name in tasks:
             if name not in targets.names:
                 raise ValueError(
@@ -318,12 +344,18 @@ def resolve_kinds(tasks: Any, targets: Targets, preset: str | None) -> list[str]
 
 def guessed(name: str, column: NDArray[Any]) -> str:
     """Return the kind of a task by its labels; ValueError where they may be either."""
-    if column.dtype.kind == "f":
+    kind = plain(column[~missing(column)]).dtype.kind
+    if kind == "f":
         return "regression"
-    if column.dtype.kind in "iu":
+    if kind in "iu":
         raise ValueError(
             f"task {name!r} holds integers, which may be classes or numbers; say which, e.g. "
             f"tasks={{{name!r}: 'regression'}} or {{{name!r}: 'classification'}}"
+        )
+    if kind in "mM":
+        raise ValueError(
+            f"task {name!r} holds times; make numbers of them, or say "
+            f"tasks={{{name!r}: 'classification'}}"
         )
     return "classification"
 
@@ -336,20 +368,17 @@ def make_tasks(targets: Targets, kinds: Sequence[str], classes: Any = None) -> l
     classes : None, array of classes for y of one dimension, or list of K arrays
         All classes there are; None takes those that are in y.
     """
-    given = [None] * len(targets) if classes is None else list(classes)
-    if classes is not None and targets.one_dimensional:
-        given = [classes]
-    if len(given) != len(targets):
-        raise ValueError(
-            f"classes has {len(given)} entries for {len(targets)} tasks; give a list with an "
-            "array of classes a task (None for a regression)"
-        )
+    given = [None] * len(targets)
+    if classes is not None:
+        given = entries(classes, len(targets), targets.one_dimensional)
     tasks: list[Task] = []
     first = 0
     for name, kind, column, own in zip(targets.names, kinds, targets.columns, given, strict=True):
         found = None
+        if kind == "regression" and own is not None:
+            raise ValueError(f"classes: task {name!r} is a regression, it has none; give None")
         if kind != "regression":
-            found = classes_of(name, column) if own is None else np.unique(np.asarray(own))
+            found = classes_of(name, column) if own is None else named_classes(name, own)
             if kind == "binary" and len(found) > 2:
                 raise ValueError(
                     f"task {name!r} is binary and has {len(found)} classes: {listed(found)}; use "
@@ -369,12 +398,36 @@ def make_tasks(targets: Targets, kinds: Sequence[str], classes: Any = None) -> l
     return tasks
 
 
+def entries(classes: Any, n_tasks: int, one_dimensional: bool) -> list[Any]:
+    """Return the ``classes`` that the user gave, an entry a task."""
+    if one_dimensional:
+        return [classes]
+    if not isinstance(classes, Sequence | np.ndarray) or len(classes) != n_tasks:
+        raise ValueError(
+            f"classes={shown(classes)} is not allowed for {n_tasks} tasks; give a list with an "
+            "array of classes a task (None for a regression)"
+        )
+    return list(classes)
+
+
+def named_classes(name: str, classes: Any) -> NDArray[Any]:
+    """Return the classes of a task that the user named, sorted."""
+    array = as_array(classes)
+    if array.ndim != 1 or not len(array) or missing(array).any():
+        raise ValueError(
+            f"classes={shown(classes)} of task {name!r} is not allowed; give an array of all its "
+            "classes, none of them missing"
+        )
+    return classes_of(name, array)
+
+
 def check_classes(classes: Any, tasks: Sequence[Task], one_dimensional: bool) -> None:
     """Raise ValueError unless ``classes`` are those that the tasks have, as in the first call."""
-    given = [classes] if one_dimensional else list(classes)
-    same = len(given) == len(tasks) and all(
-        (own is None) == (task.classes is None)
-        and (task.classes is None or np.array_equal(np.unique(np.asarray(own)), task.classes))
+    given = entries(classes, len(tasks), one_dimensional)
+    same = all(
+        own is task.classes
+        if own is None or task.classes is None
+        else np.array_equal(named_classes(task.name, own), task.classes)
         for own, task in zip(given, tasks, strict=True)
     )
     if not same:
