@@ -128,7 +128,7 @@ def host(y: Any) -> Any:
     """Return an array of any library as one that numpy reads: tensors leave their device."""
     if hasattr(y, "detach") and hasattr(y, "cpu"):
         return y.detach().cpu().numpy()
-    if hasattr(y, "__array__") or not hasattr(y, "__dlpack__"):
+    if isinstance(y, np.ndarray) or not hasattr(y, "__dlpack__"):
         return y
     return np.from_dlpack(y)
 
