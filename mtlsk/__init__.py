@@ -4,9 +4,20 @@ from importlib import import_module
 from typing import Any
 
 from mtlsk.aggregators import Aggregator
+from mtlsk.callbacks import ConflictLog
 from mtlsk.certify import certify
 from mtlsk.controllers import Controller
 from mtlsk.descent import Descent, DivergenceError
+from mtlsk.displays import (
+    ConflictDisplay,
+    LossesDisplay,
+    TrajectoryDisplay,
+    WeightsDisplay,
+    plot_conflict,
+    plot_losses,
+    plot_trajectory,
+    plot_weights,
+)
 from mtlsk.engines import Engine
 from mtlsk.estimators import (
     SKOPS_TRUSTED,
@@ -22,16 +33,25 @@ __all__ = [
     "SCORERS",
     "SKOPS_TRUSTED",
     "Aggregator",
+    "ConflictDisplay",
+    "ConflictLog",
     "Controller",
     "Descent",
     "DivergenceError",
     "Engine",
+    "LossesDisplay",
     "MultiTaskClassifier",
     "MultiTaskNet",
     "MultiTaskRegressor",
     "ScalarizationFront",
     "StepRecord",
+    "TrajectoryDisplay",
+    "WeightsDisplay",
     "certify",
+    "plot_conflict",
+    "plot_losses",
+    "plot_trajectory",
+    "plot_weights",
 ]  # and Study, imported on first use
 
 

@@ -85,11 +85,11 @@ class CertificateReport:
         if len(self.tasks) > TASKS:
             lines.append(f"... and {len(self.tasks) - TASKS} more in report.tasks")
         lines.append("")
-        for c in self.certificates:
-            lines += wrapped(f"{c.name:<{NAMES}}{said(c)}", NAMES)
-        lines.append("")
         for finding in self.findings:
             lines += wrapped(f"- {finding.sentence}", 2)
+        lines.append("")
+        for c in self.certificates:
+            lines += wrapped(f"{c.name:<{NAMES}}{said(c)}", NAMES)
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -143,6 +144,10 @@ class Descent:
     ) -> StepRecord:
         """Fill ``.grad`` of every parameter and apply what the controller changes.
 
+        Under ``torch.autocast``, or of losses in bfloat16 or float16, Gramian, weights and update
+        are computed in float32 and float64 nonetheless; the task gradients have the rounding of
+        the forward pass. A ``GradScaler`` would scale what the aggregator sees: use bfloat16.
+
         Parameters
         ----------
         losses : tensor of shape (K,), with a graph
@@ -152,6 +157,13 @@ class Descent:
         forward : Forward or None
             The outputs behind the losses and which columns are whose: it buys cheaper routes.
         """
+        device = losses.device.type
+        if torch.is_autocast_enabled(device):  # it would round the products behind G and J^T w
+            with torch.autocast(device, enabled=False):
+                return self.backward(losses, present, forward)
+        if losses.dtype in (torch.bfloat16, torch.float16):  # and the weights with them
+            with torch.enable_grad():
+                losses = losses.float()
         tasks = [k for k in range(len(losses)) if present is None or present[k]]
         if not tasks:
             raise ValueError("no task has a label in this batch")
@@ -280,6 +292,26 @@ class Descent:
     def looks_again(self) -> bool:
         """Whether the next step may evaluate the batch again, by ``Forward.again``."""
         return isinstance(self.engine, Online | Budget) and not self._by_hand
+
+    def follow(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Take over a module or optimizer that was replaced, and what was frozen or thawed.
+
+        What is frozen loses its ``.grad``, with which optimizers would step on. Where anything is
+        new a controller forgets what it remembers, since it may be of other shapes.
+        """
+        shared, own = split_parameters(module, self.task_map.n_tasks)
+        before, now = (*self.shared, *self.own), (*shared, *own)
+        same = len(before) == len(now) and all(map(operator.is_, before, now))
+        if same and optimizer is self.optimizer:
+            return
+        for parameter in before:
+            if not parameter.requires_grad:
+                parameter.grad = None
+        self.shared, self.own, self.optimizer = shared, own, optimizer
+        check_directions(self.engine, optimizer, self._losses_only())
+        if self.controller is not None:
+            self.controller.reset()
+            self.controller.bind(self.live)
 
     def check_losses(self, losses: Sequence[float]) -> None:
         """Raise DivergenceError for an epoch's mean losses (K,), where no step looked at its own.

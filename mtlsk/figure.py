@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import textwrap
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from mtlsk.drawing import BLUE, VERMILION, plain
 from mtlsk.outcome import STUDIES, Results, better
 from mtlsk.pareto import Mask, Values, non_dominated
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 Trials = dict[str, pd.DataFrame]
 
-# Okabe and Ito: two colours that all common forms of colour blindness keep apart.
-COLOUR = {"search": "#0072B2", "scalarization": "#D55E00"}
+COLOUR = {"search": BLUE, "scalarization": VERMILION}
 MARKER = {"search": "o", "scalarization": "^"}
 
 
@@ -59,12 +58,8 @@ def picture(results: Results, front: pd.DataFrame, about: str) -> bytes:
     return buffer.getvalue()
 
 
-def _plain(text: str, width: int = 40) -> str:
-    return textwrap.fill(text.replace("$", r"\$"), width)  # a bare "$" would start a formula
-
-
 def _label(results: Results, i: int) -> str:
-    return f"test {_plain(results.objectives[i])}\n({better(results.maximise[i])})"
+    return f"test {plain(results.objectives[i])}\n({better(results.maximise[i])})"
 
 
 def _window(front: Values, every: Values) -> tuple[float, float]:
@@ -149,7 +144,7 @@ def _parallel(panel: Axes, results: Results, trials: Trials, fronts: Trials) -> 
                 panel.plot(line, color=COLOUR[study], label=label, **look)
     worst = ideal + span
     ticks = [
-        f"{_plain(name, 18)}\nbest {-a if up else a:.3g}\nworst {-b if up else b:.3g}"
+        f"{plain(name, 18)}\nbest {-a if up else a:.3g}\nworst {-b if up else b:.3g}"
         for name, up, a, b in zip(results.objectives, results.maximise, ideal, worst, strict=True)
     ]
     panel.set_xticks(range(len(ticks)), ticks, fontsize=9)

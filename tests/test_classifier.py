@@ -422,6 +422,23 @@ def test_a_task_of_one_class_says_so_and_is_predicted():
     assert net.predict_proba(X)[1].shape == (90, 1)
 
 
+def test_parameters_set_on_a_fitted_net_act_when_they_can():
+    net = mixed().fit(X, MIXED)
+    net.set_params(criterion={"price": "huber"}).partial_fit(X, MIXED)
+    assert net.tasks_[0].criterion.__name__ == "huber"
+    with pytest.raises(ValueError, match="'prise'"):
+        net.set_params(criterion={"prise": "huber"})
+    assert net.tasks_[0].criterion.__name__ == "huber"
+    # the kinds of task and the precision are those of the fit until the next one
+    net.set_params(dtype="float64", tasks={"size": "regression"})
+    before = net.predict(X)
+    assert net.partial_fit(X, MIXED).module_.head.weight.dtype == torch.float32
+    assert before["size"].dtype == MIXED["size"].dtype
+    net.fit(X, MIXED)
+    assert net.module_.head.weight.dtype == torch.float64
+    assert net.tasks_[2].kind == "regression"
+
+
 # ---- missing labels
 
 

@@ -29,8 +29,8 @@ LAYERS = [
     "outcome",
     "certify",
     "certificate_report",
-    "pareto machine testing findings",
-    "scorers",
+    "pareto machine testing findings displays",
+    "scorers callbacks",
     "curvature",
     "estimators",
     "descent",
@@ -39,7 +39,7 @@ LAYERS = [
     "certificates regularizers",
     "autodiff linear_graph gramian simplex record taskmap",
     "component datasets",
-    "domains whole",
+    "domains whole drawing",
 ]
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}
 SIDEWAYS = {("controllers", "engines")}  # the type of the gradients they are handed

@@ -333,6 +333,7 @@ def test_scoring_progress_and_clipping(capsys):
 # ---- optimizers
 
 
+@pytest.mark.filterwarnings("ignore:LBFGS evaluates a batch several times")
 def test_lbfgs_works_through_its_closure():
     options = {"optimizer": "LBFGS", "lr": 0.1, "batch_size": -1, "optimizer__max_iter": 5}
     net = make(aggregator="LinearScalarization", **options)

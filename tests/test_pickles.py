@@ -356,6 +356,8 @@ def test_skops_data_may_not_import_a_module():
         ("aggregator", "antigravity:MGDA"),
         ("optimizer", {"name": "antigravity:A"}),
         ("controller", {"name": "Chain", "controllers": ["APT", {"name": "antigravity:B"}]}),
+        ("controller", Chain(["antigravity:B"])),
+        ("controller__controllers", ["antigravity:B"]),
     ]:
         bad = {**state, "params": {**state["params"], owner: spec}}
         with pytest.raises(ValueError, match="'antigravity' is not imported"):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from scipy import sparse
 from scipy.optimize import nnls
+from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
@@ -370,7 +371,7 @@ def test_a_scorer_with_options_can_be_pickled_and_says_what_it_is(name, options)
     assert repr(scorer) == f"make_certificate_scorer({name!r}{words})"
     again = pickle.loads(pickle.dumps(scorer))
     assert repr(again) == repr(scorer)
-    assert scorer.__doc__.startswith("Return minus ")
+    assert scorer.__doc__.startswith("Minus ")
     net = make(activation="tanh", hidden_layer_sizes=(16,)).fit(X, Y)
     found = again(net, X[:8], Y[:8])
     assert type(found) is float
@@ -569,6 +570,9 @@ def test_loky_and_dask_give_the_very_scores_of_the_serial_run():
         options = {"cv": KFold(2), "error_score": "raise"}
         runs = [(model, SCORERS), (model, per_task_scorer())]
         serial = [scores_of(cross_validate(m, X, Y, scoring=s, **options)) for m, s in runs]
+        aggregators = {"aggregator": ["LinearScalarization", "MGDA", "CAGrad", "ConicGrad"]}
+        search = GridSearchCV(make(), aggregators, cv=2, error_score="raise")
+        searched = clone(search).fit(X, Y)
         loky = [scores_of(cross_validate(m, X, Y, scoring=s, **options, n_jobs=2)) for m, s in runs]
         distributed = pytest.importorskip("distributed")
         with (
@@ -576,8 +580,9 @@ def test_loky_and_dask_give_the_very_scores_of_the_serial_run():
                 n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
             ) as cluster,
             distributed.Client(cluster),
-            joblib.parallel_backend("dask"),
+            joblib.parallel_config(backend="dask"),
         ):
+            spread = search.set_params(n_jobs=2).fit(X, Y)
             dask = [
                 scores_of(cross_validate(m, X, Y, scoring=s, **options, n_jobs=2)) for m, s in runs
             ]
@@ -587,6 +592,11 @@ def test_loky_and_dask_give_the_very_scores_of_the_serial_run():
         assert np.isfinite(a).all()
         assert np.array_equal(a, b)
         assert np.array_equal(a, c)
+    for i in range(2):
+        scores = f"split{i}_test_score"
+        assert len(set(searched.cv_results_[scores])) == 4
+        assert np.array_equal(spread.cv_results_[scores], searched.cv_results_[scores])
+    assert spread.best_params_ == searched.best_params_
 
 
 # ---- classes, and tasks of several kinds

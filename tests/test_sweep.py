@@ -104,6 +104,7 @@ def test_trials_with_other_settings_run_apart(problem, runs):
         )
 
 
+@pytest.mark.filterwarnings("ignore:LBFGS evaluates a batch several times")
 @pytest.mark.parametrize(
     "apart", [{"update_norm": "mean"}, {"optimizer": "LBFGS", "max_epochs": 1}]
 )

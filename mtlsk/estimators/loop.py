@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,12 +16,13 @@ from torch import Tensor
 
 from mtlsk.descent import Descent
 from mtlsk.engines import Forward
-from mtlsk.estimators.batches import SlicedBatches
+from mtlsk.estimators.batches import SlicedBatches, batches
 from mtlsk.estimators.losses import TaskLosses
-from mtlsk.estimators.printlog import EpochLoss, EpochMeter, TaskPrintLog
+from mtlsk.estimators.printlog import EpochCallback, EpochLoss, EpochMeter, TaskPrintLog
+from mtlsk.estimators.sklearn_callbacks import Epochs
 
-QUIET = (EpochTimer, EpochLoss, TaskPrintLog)
-"""Callbacks that do not look at single batches: those that every net has."""
+QUIET = (EpochTimer, EpochLoss, TaskPrintLog, EpochCallback)
+"""Callbacks that do not look at single batches: those that every net has, and some of ours."""
 
 
 class StopTraining(Exception):  # noqa: N818 (a signal, not an error)
@@ -40,6 +42,8 @@ class TrainingLoop(TaskLosses):
     _descent: Descent
     _meter: EpochMeter
     _again: Again | None  # evaluates the last batch again, for those who look after the step
+    _epochs: Epochs | None = None  # tells scikit-learn's callbacks, where there are some
+    _repeats: bool = True  # whether engines may compare passes: not those of mixed precision
 
     # ---- epochs
 
@@ -50,6 +54,8 @@ class TrainingLoop(TaskLosses):
         if iterator is None:
             return
         self._batch_rows = None
+        if training:
+            self._descent.follow(self.module_, self.optimizer_)  # callbacks may change them
         watched = self._watched("on_batch_begin", "on_batch_end")
         self._grad_watched = self._watched("on_grad_computed")
         self._looked_at = (
@@ -92,18 +98,25 @@ class TrainingLoop(TaskLosses):
         )
 
     def notify(self, method_name: str, **kwargs: Any) -> None:
-        """Call the callbacks; a KeyboardInterrupt they raise on_epoch_end ends training quietly.
+        """Call the callbacks, scikit-learn's too; those that ask for it end training quietly.
 
-        That is how skorch's EarlyStopping says stop. A real Ctrl-C, which comes in the middle of
-        some other line, goes on to the caller.
+        skorch's EarlyStopping asks by a KeyboardInterrupt from on_epoch_end. A real Ctrl-C, which
+        comes in the middle of some other line, goes on to the caller.
         """
+        epochs, stop = self._epochs, False
+        if epochs is not None and method_name == "on_epoch_begin":
+            epochs.begin()
         try:
             super().notify(method_name, **kwargs)
-        except KeyboardInterrupt as stop:
-            line = traceback.extract_tb(stop.__traceback__)[-1].line or ""
-            if method_name == "on_epoch_end" and line.startswith("raise KeyboardInterrupt"):
-                raise StopTraining from stop
-            raise
+        except KeyboardInterrupt as interrupt:
+            line = traceback.extract_tb(interrupt.__traceback__)[-1].line or ""
+            stop = method_name == "on_epoch_end" and line.startswith("raise KeyboardInterrupt")
+            if not stop:
+                raise
+        if epochs is not None and method_name == "on_epoch_end":
+            stop = epochs.end() or stop
+        if stop:
+            raise StopTraining
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Open a row of the history; shuffling depends on (random_state, epoch) alone."""
@@ -115,6 +128,11 @@ class TrainingLoop(TaskLosses):
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Record the epoch's means: losses and weights a task, smallest cosine, changes."""
         super().on_epoch_end(net, **kwargs)
+        if not self._meter.weights.n and self.history_[-1].get("train_batch_count"):
+            raise TypeError(
+                f"{type(self).__name__} trained without its aggregator: a train_step_single of its "
+                "own must call that of MultiTaskNet"
+            )
         self._descent.end_epoch()
         row = self._meter.summary() | statistics_of(self.optimizer_)
         self._epoch_losses = {
@@ -123,6 +141,33 @@ class TrainingLoop(TaskLosses):
         for name, value in row.items():
             self.history_.record(name, value)
         self._descent.check_losses(row.get("train_losses", []))
+
+    # ---- data
+
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        """Return the loader; training shuffles unless ``iterator_train__shuffle`` is False."""
+        if training and self.iterator_train is batches and self._shuffles_by_default():
+            size = len(dataset) if self.batch_size == -1 else self.batch_size
+            options = {"batch_size": size, **self.get_params_for("iterator_train")}
+            missing = getattr(self, "_labels", "all") != "all"
+            device = self._device()
+            if device.type == "cuda":
+                options["device"] = device
+            return batches(dataset, **options, shuffle=True, count_labels=missing)
+        return super().get_iterator(dataset, training=training)
+
+    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+        """Return the datasets for training and validation; a stratified split sees the labels."""
+        dataset = self.get_dataset(X, y)
+        if not self.train_split:
+            return dataset, None
+        labels = y[0] if isinstance(y, tuple) else y
+        return self.train_split(dataset, labels, **fit_params)
+
+    def _shuffles_by_default(self) -> bool:
+        return not {"shuffle", "sampler", "batch_sampler"} & set(
+            self.get_params_for("iterator_train")
+        )
 
     # ---- one step
 
@@ -136,6 +181,7 @@ class TrainingLoop(TaskLosses):
             self.optimizer_.step()
         else:
             step = super().train_step(batch, **fit_params)
+        torch.clear_autocast_cache()  # it holds the parameters before the step
         if self.aggregator_.needs_losses_after and self._again is not None:
             with torch.no_grad():  # the same dropout masks, running statistics left alone
                 losses, _ = self._again(None)
@@ -147,6 +193,7 @@ class TrainingLoop(TaskLosses):
         """Compute the task losses of a batch and fill the gradients by the aggregator."""
         if not self.module_.training:
             self._set_training(True)
+        torch.clear_autocast_cache()  # a closure comes here several times a step
         Xi, yi = unpack_data(batch)
         looks_again = self._descent.looks_again or self.aggregator_.needs_losses_after
         state = random_state_of(self._device()) if looks_again else None
@@ -160,7 +207,7 @@ class TrainingLoop(TaskLosses):
         self._again = again if self.aggregator_.needs_losses_after else None
         if not isinstance(y_pred, tuple) and self._separable():
             place = (~labels.isnan()).byte().argmax(1) if self._labels == "one" else None
-            forward = Forward(y_pred, self.columns_, place, again)
+            forward = Forward(y_pred, self.columns_, place, again if self._repeats else None)
         record = self._descent.backward(losses, present, forward)
         self._meter.add_losses("train", record.losses, rows, labels.shape[0])
         self._meter.add_step(record, self._descent.changes)
@@ -240,3 +287,14 @@ def _takes_no_closure(optimizer: torch.optim.Optimizer) -> bool:
     """Say whether one call of step() is one evaluation: true of torch's own but LBFGS, and ours."""
     home = type(optimizer).__module__.partition(".")[0]
     return home in ("torch", "mtlsk") and not isinstance(optimizer, torch.optim.LBFGS)
+
+
+def warn_of_closures(optimizer: torch.optim.Optimizer) -> None:
+    """Warn of LBFGS, whose one step is several for everything that counts or remembers steps."""
+    if isinstance(optimizer, torch.optim.LBFGS):
+        warnings.warn(
+            "LBFGS evaluates a batch several times a step: aggregators and controllers with a "
+            "memory take each for a step of its own, and history_ counts them all; it expects the "
+            "gradient of one loss, as LinearScalarization gives it",
+            stacklevel=4,
+        )

@@ -100,7 +100,8 @@ class TaskLosses(OnDevice):
                 f"return ({len(y_pred)}, {width}): {len(self.tasks_)} tasks"
             )
         outputs: Tensor = y_pred
-        return outputs
+        # sums of rows and weights of tasks need more digits than bfloat16 has
+        return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
 
     def get_loss(
         self, y_pred: Tensor, y_true: Any, X: Any = None, training: bool = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +24,7 @@ from mtlsk.estimators.statecheck import (
     check_state,
     check_training,
     class_name,
+    files_of,
     kind_of,
     parts_of,
     torn,
@@ -94,13 +94,8 @@ class Persistence(TrainingLoop):
         TypeError
             Where something remembered is no tensor, number, text, list or dict.
         """
-        given = {
-            "f_params": f_params,
-            "f_optimizer": f_optimizer,
-            "f_criterion": f_criterion,
-            "f_history": f_history,
-            **kwargs,
-        }
+        given = {"f_params": f_params, "f_optimizer": f_optimizer, "f_criterion": f_criterion}
+        given |= {"f_history": f_history, **kwargs}
         try:
             for part, target in parts_of(given).items():
                 content = self._content(part, use_safetensors)
@@ -217,13 +212,8 @@ class Persistence(TrainingLoop):
             In one line, for a file that is damaged, of another moment than the others, or of
             another net than this one; the net is as it was.
         """
-        given = {
-            "f_params": f_params,
-            "f_optimizer": f_optimizer,
-            "f_criterion": f_criterion,
-            "f_history": f_history,
-            **kwargs,
-        }
+        given = {"f_params": f_params, "f_optimizer": f_optimizer, "f_criterion": f_criterion}
+        given |= {"f_history": f_history, **kwargs}
         if not self.initialized_:
             if not hasattr(self, "task_names_"):
                 raise NotInitializedError(
@@ -235,7 +225,7 @@ class Persistence(TrainingLoop):
         if checkpoint is not None:
             if checkpoint.f_history is not None:
                 rows = read_rows(checkpoint.f_history_)
-            sources = parts_of(self._files_of(checkpoint, rows)) | sources
+            sources = parts_of(files_of(checkpoint, self, rows)) | sources
         if "history" in sources:
             rows = read_rows(sources.pop("history"))
         if "criterion" not in self._own_modules():  # a function has no state
@@ -268,26 +258,6 @@ class Persistence(TrainingLoop):
         self._take_over(states, training)
         if rows is not None:
             self.history = History(rows)
-
-    def _files_of(self, checkpoint: Any, rows: list[dict[str, Any]] | None) -> dict[str, Any]:
-        """Return the files of a checkpoint; their names may be made of a row of the history."""
-        own = self.history_
-        try:
-            if rows is not None:
-                self.history_ = History(rows)
-            files: dict[str, Any] = checkpoint.get_formatted_files(self)
-        except IndexError:  # there is no row
-            names = checkpoint._f_kwargs()
-            if any(isinstance(f, str) and "{" in f for f in names.values()):
-                raise FileNotFoundError(f"no checkpoint in {checkpoint.dirname!r}") from None
-            folder, prefix = checkpoint.dirname, checkpoint.fn_prefix
-            files = {
-                name: os.path.join(folder, prefix + f) if isinstance(f, str) else f
-                for name, f in names.items()
-            }
-        finally:
-            self.history_ = own
-        return {**files, "f_history": None, "f_pickle": None}
 
     def _read(self, part: str, source: Any, use_safetensors: bool) -> Any:
         if use_safetensors and part not in (*COMPONENTS, *WHOLE):

@@ -13,6 +13,7 @@ from sklearn.base import clone
 from skorch.exceptions import DeviceWarning
 from torch import nn
 
+from mtlsk.component import Component
 from mtlsk.estimators.persistence import COMPONENTS, Persistence
 from mtlsk.estimators.schedules import saved_schedules
 from mtlsk.estimators.statefile import on_cpu
@@ -22,6 +23,7 @@ OF_ONE_TRAINING = {
     "_batch_rows",
     "_descent",
     "_epoch_losses",
+    "_epochs",
     "_grad_watched",
     "_labels",
     "_looked_at",
@@ -135,8 +137,9 @@ class Pickles(Persistence):
 
     def _from_data(self, state: Mapping[str, Any]) -> None:
         params = dict(state["params"])
-        for owner in (*COMPONENTS, "optimizer", "gramian"):
-            _refuse_imports(params.get(owner), owner)
+        for name, value in params.items():
+            if name.partition("__")[0] in (*COMPONENTS, "optimizer", "gramian"):
+                _refuse_imports(value, name)
         if str(params["device"]).startswith("cuda") and not torch.cuda.is_available():
             warnings.warn(
                 f"device={params['device']!r} is not available here; the net is loaded to 'cpu'",
@@ -157,16 +160,19 @@ def _learned(name: str) -> bool:
     return name.endswith("_") and not name.startswith("_") and name not in BUILT
 
 
-def _refuse_imports(spec: Any, owner: str) -> None:
-    """Raise ValueError where a spec would import a module that is not imported yet."""
-    for value in spec.values() if isinstance(spec, Mapping) else (spec,):
-        if isinstance(value, list | tuple | Mapping):
-            for member in value.values() if isinstance(value, Mapping) else value:
-                _refuse_imports(member, owner)
-        elif isinstance(value, str) and ":" in value:
-            module = value.partition(":")[0]
-            if module not in sys.modules:
-                raise ValueError(
-                    f"the saved net has {owner}={value!r}, and {module!r} is not imported: "
-                    f"import it first if you trust it"
-                )
+def _refuse_imports(spec: Any, name: str) -> None:
+    """Raise ValueError where a parameter would import a module that is not imported yet."""
+    if isinstance(spec, Component):
+        spec = spec.get_params(deep=False)
+    if isinstance(spec, Mapping):
+        spec = list(spec.values())
+    if isinstance(spec, list | tuple):
+        for member in spec:
+            _refuse_imports(member, name)
+    elif isinstance(spec, str) and spec.partition(":")[1]:
+        module = spec.partition(":")[0]
+        if module not in sys.modules:
+            raise ValueError(
+                f"the saved net has {name}={spec!r}, and {module!r} is not imported; "
+                "import it first if you trust it"
+            )

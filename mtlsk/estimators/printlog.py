@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import numbers
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from skorch.callbacks import PassthroughScoring, PrintLog
+from skorch.callbacks import Callback, PassthroughScoring, PrintLog
 from tabulate import tabulate
 from torch import Tensor
 
 from mtlsk.controllers import Change
-from mtlsk.gramian import min_cosine
+from mtlsk.gramian import cosines, min_cosine
 from mtlsk.record import StepRecord
 
 
@@ -30,7 +30,8 @@ class EpochMeter:
         self.parts: dict[str, PartSums] = {}
         self.weights = Mean()
         self.gramians: list[Tensor] = []
-        self.cosines: list[Tensor] = []
+        self.smallest: list[Tensor] = []
+        self.cosines = MeanCosines(n_tasks)
         self.changed: dict[str, list[float]] = defaultdict(list)
         self.runs: dict[str, dict[str, Any]] = {}  # the last entry of each name
         self.entries: list[dict[str, Any]] = []
@@ -46,8 +47,10 @@ class EpochMeter:
         sums.add(losses, rows, n)
 
     def add_step(self, record: StepRecord, changes: Mapping[str, Change]) -> None:
-        """Add a step's task weights, smallest cosine and what its controller set, and why."""
+        """Add a step's task weights, cosines and what its controller set, and why."""
         self.weights.add(record.weights)
+        if record.task_gramian is not None:
+            self.cosines.add(record.task_gramian, record.present)
         if record.gramian is not None and len(record.gramian) > 1:
             self.gramians.append(record.gramian)
             if len(self.gramians) == HELD:
@@ -70,7 +73,7 @@ class EpochMeter:
         by_size: dict[int, list[Tensor]] = defaultdict(list)
         for gramian in self.gramians:
             by_size[len(gramian)].append(gramian)
-        self.cosines += [min_cosine(torch.stack(group)) for group in by_size.values()]
+        self.smallest += [min_cosine(torch.stack(group)) for group in by_size.values()]
         self.gramians = []
 
     def summary(self) -> dict[str, Any]:
@@ -85,8 +88,10 @@ class EpochMeter:
         if self.weights.n:
             row["task_weights"] = self.weights.value().tolist()
         self._flush()
-        if self.cosines:
-            row["min_cosine"] = float(torch.cat(self.cosines).mean())
+        if self.smallest:
+            row["min_cosine"] = float(torch.cat(self.smallest).mean())
+        if self.cosines.n:
+            row["cosines"] = self.cosines.value()
         row["changes"] = self.entries
         return row | {name: math.fsum(v) / len(v) for name, v in self.changed.items()}
 
@@ -121,6 +126,57 @@ class Mean:
         self.flush()
         assert isinstance(self.total, Tensor)
         return self.total.cpu() / self.n
+
+
+class MeanCosines:
+    """The mean over steps of cos(g_i, g_j), over those in which both gradients were not zero.
+
+    Parameters
+    ----------
+    n_tasks : int
+        K.
+    """
+
+    def __init__(self, n_tasks: int) -> None:
+        self.n = 0
+        self.held: list[tuple[Tensor, Sequence[int]]] = []
+        self.sums = torch.zeros(2, n_tasks * n_tasks, dtype=torch.float64)  # of cosines, of pairs
+
+    def add(self, gramian: Tensor, present: Sequence[int]) -> None:
+        """Add the Gramian (n, n) of the n present tasks' gradients in one step."""
+        self.n += 1
+        self.held.append((gramian, present))
+        if len(self.held) == HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Sum what is held, all steps with the same number of tasks at once."""
+        k = math.isqrt(self.sums.shape[1])
+        by_size: dict[int, list[tuple[Tensor, Sequence[int]]]] = defaultdict(list)
+        for step in self.held:
+            by_size[len(step[1])].append(step)
+        for n, steps in by_size.items():
+            gramians = torch.stack([gramian for gramian, _ in steps])
+            there = gramians.diagonal(dim1=-2, dim2=-1) > 0
+            pairs = (there.unsqueeze(-1) & there.unsqueeze(-2)).double()
+            parts = torch.stack([cosines(gramians), pairs])  # (2, S, n, n); 0 where there is none
+            if n == k:
+                self.sums += parts.sum(1).reshape(2, -1)
+            else:
+                tasks = torch.tensor([list(present) for _, present in steps])
+                place = tasks.unsqueeze(-1) * k + tasks.unsqueeze(-2)
+                self.sums.index_add_(1, place.reshape(-1), parts.reshape(2, -1))
+        self.held = []
+
+    def value(self) -> list[list[float]]:
+        """Return the means (K, K): 1 on the diagonal, NaN for a pair that never was."""
+        self.flush()
+        k = math.isqrt(self.sums.shape[1])
+        means = (self.sums[0] / self.sums[1]).reshape(k, k)
+        diagonal = means.diagonal()
+        diagonal[~diagonal.isnan()] = 1.0  # but for rounding it is
+        found: list[list[float]] = means.tolist()
+        return found
 
 
 class PartSums:
@@ -169,6 +225,10 @@ def to_device(values: Tensor, like: Tensor) -> Tensor:
     if like.is_cuda and not values.is_cuda:
         return values.pin_memory().to(like.device, non_blocking=True)
     return values
+
+
+class EpochCallback(Callback):  # type: ignore[misc]
+    """A callback that looks at no single batches, so that the history need not keep them."""
 
 
 class EpochLoss(PassthroughScoring):  # type: ignore[misc]

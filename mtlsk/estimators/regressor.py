@@ -76,8 +76,12 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskNet):  # type: ignore[misc]
     ----------
     history_ : skorch History
         A row an epoch: ``train_loss``, ``train_losses`` (K), ``task_weights`` (K, mean over the
-        steps), ``min_cosine`` (mean over the steps of the smallest cosine between task gradients,
-        where there is a Gramian), and the mean of what a controller set.
+        steps), and the mean of what a controller set; where the steps have a Gramian of the task
+        gradients also ``min_cosine`` (mean over the steps of the smallest cosine between two of
+        them, as the aggregator sees them) and ``cosines`` (K, K), the mean over the steps of
+        cos(g_i, g_j) of the tasks' own gradients over the shared parameters, neither scaled nor
+        grouped: each pair over the steps in which both had a label and a gradient that is not
+        zero, NaN where none was.
     aggregator_, controller_, optimizer_, module_ : the live objects.
     task_names_ : list of str
     n_features_in_ : int

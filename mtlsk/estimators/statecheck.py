@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
+from skorch.history import History
 from torch import Tensor, nn
 
 from mtlsk.estimators.statefile import STAMP, name_of
@@ -32,6 +34,32 @@ def parts_of(given: Mapping[str, Any]) -> dict[str, Any]:
     if "params" in parts and "module" in parts:
         raise TypeError("f_params and f_module are the same; give one of them")
     return {"module" if name == "params" else name: file for name, file in parts.items()}
+
+
+def files_of(checkpoint: Any, net: Any, rows: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """Return the arguments ``f_part`` of a skorch ``Checkpoint``, less history and pickle.
+
+    Names of files may be made of the last row of the history: that of ``rows``, if there are any.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where names need a history and there is none.
+    """
+    own = net.history_
+    try:
+        net.history_ = own if rows is None else History(rows)
+        files: dict[str, Any] = checkpoint.get_formatted_files(net)
+    except IndexError:  # there is no row
+        files = checkpoint._f_kwargs()
+        for name, file in files.items():
+            if isinstance(file, str) and "{" in file:
+                raise FileNotFoundError(f"no checkpoint in {checkpoint.dirname!r}") from None
+            if isinstance(file, str):
+                files[name] = os.path.join(checkpoint.dirname, checkpoint.fn_prefix + file)
+    finally:
+        net.history_ = own
+    return {**files, "f_history": None, "f_pickle": None}
 
 
 def torn(

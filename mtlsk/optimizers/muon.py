@@ -151,13 +151,15 @@ class Muon(AdamW):
         super().add_param_group(group)
         for name in set(self.defaults) - valid:  # torch fills in what another kind has
             self.param_groups[-1].pop(name, None)
+        if of_muon:
+            self.param_groups[-1] = OfMatrices(self.param_groups[-1])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what was saved; torch's completion of old states concerns AdamW's groups."""
         groups = state["param_groups"]
         others = [g for g in groups if not g["use_muon"]]
         super().__setstate__({**state, "param_groups": others})  # type: ignore[no-untyped-call]
-        self.param_groups = groups
+        self.param_groups = [OfMatrices(g) if g["use_muon"] else g for g in groups]
 
     @property
     def preserves_directions(self) -> bool:
@@ -254,6 +256,24 @@ class Muon(AdamW):
         if not group["nesterov"]:
             return buffers
         return list(torch._foreach_lerp(grads, buffers, beta))
+
+
+class OfMatrices(dict[str, Any]):
+    """A group of matrices, whose momentum is also what schedules find under ``betas``.
+
+    torch's schedules that turn the momentum (OneCycleLR, CyclicLR) take an optimizer with
+    ``betas`` for an Adam and set ``betas[0]`` of every group.
+    """
+
+    def __missing__(self, name: str) -> Any:
+        if name == "betas":
+            return (self["momentum"],)
+        raise KeyError(name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name == "betas":
+            name, value = "momentum", value[0]
+        super().__setitem__(name, value)
 
 
 def preserved(moved: Tensor, direction: Tensor, rho: float) -> Tensor:

@@ -37,29 +37,38 @@ number, 1 / (K eps), and a single task a smallest cosine of 1."""
 
 
 def _residual_share(net: Any, X: Any, y: Any, **options: Any) -> float:
-    """Return minus the share of the residual part S in the Hessian."""
     return -hessian_shares(net, X, y, **options).residual_share
 
 
 def _curvature(net: Any, X: Any, y: Any, **options: Any) -> float:
-    """Return minus the magnitude of the outermost eigenvalue of the Hessian."""
     return -abs(hessian_shares(net, X, y, **options).hessian.top)
 
 
 def _reachable_zero(net: Any, X: Any, y: Any, **options: Any) -> float:
-    """Return minus the distance within which the net fits every label exactly."""
     found = reachable_zero(net, X, y, **options)
     if found.value is None:
         raise ValueError(found.reason)
     return -found.value
 
 
-OF_NET: dict[str, tuple[Callable[..., float], Callable[..., Any]]] = {
-    "neg_residual_share": (_residual_share, hessian_shares),
-    "neg_curvature": (_curvature, hessian_shares),
-    "neg_reachable_zero": (_reachable_zero, reachable_zero),
+OF_NET: dict[str, tuple[Callable[..., float], Callable[..., Any], str]] = {
+    "neg_residual_share": (
+        _residual_share,
+        hessian_shares,
+        "the share of the residual part S in the Hessian",
+    ),
+    "neg_curvature": (
+        _curvature,
+        hessian_shares,
+        "the magnitude of the outermost eigenvalue of the Hessian",
+    ),
+    "neg_reachable_zero": (
+        _reachable_zero,
+        reachable_zero,
+        "the distance within which the net fits every label exactly",
+    ),
 }
-"""Certificates that need more than (G, L): the scorer, and the function that takes its options."""
+"""Certificates that need more than (G, L): scorer, function with its options, what it is."""
 
 
 class CertificateScorer:
@@ -81,9 +90,9 @@ class CertificateScorer:
                     f"{name} has no option {option!r}{closest(option, allowed)}; its options: "
                     f"{', '.join(allowed) or 'none'}"
                 )
-        sign = "minus " if name.startswith("neg_") else ""
-        what = OF_GRAMIAN[name].meaning if self.of_gramian else inspect.getdoc(OF_NET[name][0])
-        self.__doc__ = f"Return {sign}{what}." if self.of_gramian else what
+        sign = "Minus " if name.startswith("neg_") else ""
+        what = OF_GRAMIAN[name].meaning if self.of_gramian else OF_NET[name][2]
+        self.__doc__ = f"{sign}{what}."
 
     @property
     def of_gramian(self) -> bool:

@@ -22,11 +22,11 @@ COARSE = 1e-2
 """The same for half precision."""
 
 
-def unwrap(estimator: Any, X: Any, y: Any) -> tuple[MultiTaskNet, Any, Any]:
+def unwrap(estimator: Any, X: Any = None, y: Any = None) -> tuple[MultiTaskNet, Any, Any]:
     """Return the fitted net inside an estimator with X and y as that net sees them.
 
     Goes through Pipeline (X transformed), TransformedTargetRegressor (y transformed) and searches
-    (their ``best_estimator_``), nested in any order.
+    (their ``best_estimator_``), nested in any order. X and y may be None and then stay it.
 
     Raises
     ------
@@ -38,16 +38,19 @@ def unwrap(estimator: Any, X: Any, y: Any) -> tuple[MultiTaskNet, Any, Any]:
     if isinstance(estimator, MultiTaskNet):
         return estimator, X, y
     if isinstance(estimator, Pipeline):
-        X = estimator[:-1].transform(X) if len(estimator) > 1 else X
+        if X is not None and len(estimator) > 1:
+            X = estimator[:-1].transform(X)
         return unwrap(estimator[-1], X, y)
     if isinstance(estimator, TransformedTargetRegressor):
-        transformed = estimator.transformer_.transform(np.asarray(y).reshape(len(y), -1))
-        return unwrap(estimator.regressor_, X, np.asarray(transformed).reshape(np.shape(y)))
+        if y is not None:
+            transformed = estimator.transformer_.transform(np.asarray(y).reshape(len(y), -1))
+            y = np.asarray(transformed).reshape(np.shape(y))
+        return unwrap(estimator.regressor_, X, y)
     if hasattr(estimator, "best_estimator_"):
         return unwrap(estimator.best_estimator_, X, y)
     raise TypeError(
-        f"{type(estimator).__name__} holds no mtlsk net; certificate scorers need one, alone or in "
-        "a Pipeline, TransformedTargetRegressor or search"
+        f"{type(estimator).__name__} holds no mtlsk net; certificates and displays need one, alone "
+        "or in a Pipeline, TransformedTargetRegressor or search"
     )
 
 
