@@ -292,3 +292,11 @@ def listed(classes: NDArray[Any]) -> str:
     """Return the first classes, for a message."""
     words = [plain_word(c) for c in classes[:10]]
     return ", ".join(words) + (f", ... ({len(classes)})" if len(classes) > 10 else "")
+
+
+def side_by_side(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return columns as one array; of objects where their types have nothing in common."""
+    kinds = {"number" if c.dtype.kind in "biuf" else c.dtype.kind for c in columns}
+    if len(kinds) > 1:
+        columns = [c.astype(object) for c in columns]
+    return np.stack(columns, axis=1)
