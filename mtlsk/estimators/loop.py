@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import EpochTimer
-from skorch.dataset import get_len, unpack_data
+from skorch.dataset import Dataset, get_len, unpack_data
 from torch import Tensor
 
 from mtlsk.descent import Descent
@@ -19,6 +19,7 @@ from mtlsk.engines import Forward
 from mtlsk.estimators.batches import SlicedBatches, batches
 from mtlsk.estimators.losses import TaskLosses
 from mtlsk.estimators.printlog import EpochCallback, EpochLoss, EpochMeter, TaskPrintLog
+from mtlsk.estimators.rows import LabelledRows
 from mtlsk.estimators.sklearn_callbacks import Epochs
 
 QUIET = (EpochTimer, EpochLoss, TaskPrintLog, EpochCallback)
@@ -38,6 +39,7 @@ class TrainingLoop(TaskLosses):
 
     aggregator_: Any
     task_names_: list[str]
+    one_dimensional_: bool
     seed_: int
     _descent: Descent
     _meter: EpochMeter
@@ -157,12 +159,22 @@ class TrainingLoop(TaskLosses):
         return super().get_iterator(dataset, training=training)
 
     def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
-        """Return the datasets for training and validation; a stratified split sees the labels."""
-        dataset = self.get_dataset(X, y)
+        """Return the datasets for training and validation; a stratified split sees the labels.
+
+        A split may bring a skorch dataset of its own, with labels as the user has them.
+        """
+        dataset = self._rows(X, y) if self.dataset is Dataset else self.get_dataset(X, y)
         if not self.train_split:
             return dataset, None
         labels = y[0] if isinstance(y, tuple) else y
-        return self.train_split(dataset, labels, **fit_params)
+        train, valid = self.train_split(dataset, labels, **fit_params)
+        if type(valid) is Dataset:
+            X, y, weights = self._check(valid.X, valid.y, reset=False, part=True)
+            valid = self._rows(X, y if weights is None else (y, weights))
+        return train, valid
+
+    def _rows(self, X: Any, y: Any) -> LabelledRows:
+        return LabelledRows(X, y, self.tasks_, self.one_dimensional_)
 
     def _shuffles_by_default(self) -> bool:
         return not {"shuffle", "sampler", "batch_sampler"} & set(

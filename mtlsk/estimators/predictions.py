@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from mtlsk.estimators.pickles import Pickles
 from mtlsk.estimators.scores import score_per_task
-from mtlsk.estimators.targets import Targets
+from mtlsk.estimators.targets import Targets, side_by_side
 from mtlsk.estimators.validation import check_features
 from mtlsk.estimators.weights import check_sample_weight
 from mtlsk.modules import HardSharing, Task
@@ -200,12 +200,4 @@ def encoded(outputs: Tensor, tasks: Sequence[Task]) -> NDArray[np.float64]:
         else places(outputs, task).astype(np.float64)
         for task in tasks
     ]
-    return np.stack(columns, axis=1)
-
-
-def side_by_side(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Return columns as one array; of objects where their types have nothing in common."""
-    kinds = {"number" if c.dtype.kind in "biuf" else c.dtype.kind for c in columns}
-    if len(kinds) > 1:
-        columns = [c.astype(object) for c in columns]
     return np.stack(columns, axis=1)

@@ -7,14 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mtlsk.estimators.kinds import check_classes, make_tasks, resolve_kinds
 from mtlsk.estimators.parameters import check_dtype
-from mtlsk.estimators.targets import (
-    Targets,
-    check_classes,
-    check_labelled,
-    make_tasks,
-    resolve_kinds,
-)
+from mtlsk.estimators.targets import Targets, check_labelled
 from mtlsk.estimators.validation import check_features
 from mtlsk.estimators.weights import label_weights
 
@@ -48,7 +43,7 @@ def prepare(
         A part of a stream may have no label of some task, but must have one.
     classes : as for ``partial_fit``
     weighted : bool
-        Whether classes have their weights.
+        Whether the net's ``class_weight`` counts.
 
     Raises
     ------
@@ -75,9 +70,8 @@ def prepare(
         check_classes(classes, net.tasks_, targets.one_dimensional)
     labels = targets.of(net.tasks_, net.dtype_)
     check_labelled(labels, net.tasks_, part=part)
-    if not weighted:
-        return Prepared(features, labels, None)
-    labels, weights = label_weights(labels, net.tasks_, sample_weight, net.class_weight, part=part)
+    of_classes = net.class_weight if weighted else None
+    labels, weights = label_weights(labels, net.tasks_, sample_weight, of_classes, part=part)
     return Prepared(features, labels, None if weights is None else weights.astype(net.dtype_))
 
 
