@@ -17,6 +17,7 @@ from torch import Tensor
 from mtlsk.descent import Descent
 from mtlsk.engines import Forward
 from mtlsk.estimators.batches import SlicedBatches, batches
+from mtlsk.estimators.device import seed_generators
 from mtlsk.estimators.losses import TaskLosses
 from mtlsk.estimators.printlog import EpochCallback, EpochLoss, EpochMeter, TaskPrintLog
 from mtlsk.estimators.rows import LabelledRows
@@ -125,7 +126,7 @@ class TrainingLoop(TaskLosses):
         super().on_epoch_begin(net, **kwargs)
         self._meter = EpochMeter(len(self.task_names_))
         seeds = np.random.SeedSequence([self.seed_, len(self.history_)])
-        torch.manual_seed(int(seeds.generate_state(1)[0]))
+        seed_generators(int(seeds.generate_state(1)[0]), self._device())
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Record the epoch's means: losses and weights a task, smallest cosine, changes."""

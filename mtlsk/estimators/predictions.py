@@ -66,12 +66,14 @@ class Predictions(Pickles):
             returns a DataFrame where y was one: its columns may be of several types.
         """
         outputs = self._outputs(X)
-        if is_dataset(X):  # callbacks compare with labels as they are inside the net
+        framed = self.from_frame_ and self._preset is None and not self.one_dimensional_
+        # callbacks compare with labels as they are inside the net
+        if is_dataset(X) or (all_numbers(self.tasks_) and not framed):
             return self._squeezed(encoded(outputs, self.tasks_))
         columns = [decoded(outputs, task) for task in self.tasks_]
         if self.one_dimensional_:
             return columns[0]
-        if self.from_frame_ and self._preset is None:
+        if framed:
             index = X.index if isinstance(X, pd.DataFrame) else None
             named = zip(self.tasks_, columns, strict=True)
             return pd.DataFrame({task.name: column for task, column in named}, index=index)
@@ -164,6 +166,11 @@ class Predictions(Pickles):
         return values[:, 0] if self.one_dimensional_ else values
 
 
+def all_numbers(tasks: Sequence[Task]) -> bool:
+    """Say whether all tasks are regressions, each of one column."""
+    return all(task.classes is None for task in tasks)
+
+
 def probabilities(outputs: Tensor, task: Task) -> NDArray[np.float64] | None:
     """Return the class probabilities (n, C) of a task, None for a regression."""
     if task.classes is None:
@@ -194,6 +201,9 @@ def decoded(outputs: Tensor, task: Task) -> NDArray[Any]:
 
 def encoded(outputs: Tensor, tasks: Sequence[Task]) -> NDArray[np.float64]:
     """Return predictions (n, K) as numbers: class indices for classes."""
+    if all_numbers(tasks):
+        values: NDArray[np.float64] = outputs.double().numpy()
+        return values
     columns = [
         outputs[:, task.slice.start].double().numpy()
         if task.classes is None
