@@ -71,7 +71,9 @@ class Targets:
         if issparse(y):
             y = y.toarray()
         array = np.asarray(host(y))
-        if array.dtype.kind in "OSUTM" and array.ndim in (1, 2):
+        if array.dtype.kind == "T":  # numpy's own strings, which scikit-learn does not know
+            array = array.astype(object)
+        if array.dtype.kind in "OSU" and array.ndim in (1, 2):
             return array
         checked: NDArray[Any] = check_array(
             y if isinstance(y, list) else array,
@@ -248,10 +250,8 @@ def indices(name: str, column: NDArray[Any], classes: NDArray[Any], unseen: str)
     """Return the class index of each label, NaN where missing."""
     there = ~missing(column)
     labels = column[there]
-    if labels.dtype == bool and classes.dtype.kind in "iuf":
-        labels = labels.astype(int)
     found = np.full(len(column), np.nan)
-    places = pd.Index(classes).get_indexer(pd.Index(labels))
+    places = pd.Index(comparable(classes)).get_indexer(pd.Index(comparable(labels)))
     if unseen == "raise" and (places < 0).any():
         value = labels[int((places < 0).argmax())]
         raise ValueError(
@@ -260,6 +260,13 @@ def indices(name: str, column: NDArray[Any], classes: NDArray[Any], unseen: str)
         )
     found[there] = places
     return found
+
+
+def comparable(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return labels with booleans as the integers that they equal, as objects or not."""
+    if labels.dtype == object and one_type(labels) in NUMBERS:
+        labels = np.array(labels.tolist())
+    return labels.astype(int) if labels.dtype == bool else labels
 
 
 def plain_word(value: Any) -> str:
