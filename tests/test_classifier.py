@@ -10,6 +10,7 @@ from torch.func import functional_call, jacrev
 
 from mtlsk import MultiTaskClassifier, MultiTaskNet, MultiTaskRegressor
 from mtlsk.aggregators import MGDA
+from mtlsk.estimators.targets import listed
 from mtlsk.modules import CRITERIA
 
 RNG = np.random.default_rng(0)
@@ -46,6 +47,7 @@ CLASSES = {
     "nullable integers": (pd.Series(THREE).astype("Int64"), [0, 1, 2]),
     "pandas strings": (pd.Series(TWO, dtype="string"), ["no", "yes"]),
     "strings of two types": ([np.str_(v) if v == "no" else v for v in TWO.tolist()], ["no", "yes"]),
+    "numpy strings": (TWO.astype(np.dtypes.StringDType()), ["no", "yes"]),
 }
 
 
@@ -62,6 +64,32 @@ def test_labels_come_back_as_they_went_in(y, classes):
     assert probability.shape == (90, len(classes))
     np.testing.assert_allclose(probability.sum(1), 1.0, rtol=1e-12)
     assert (net.classes_[probability.argmax(1)] == prediction).all()
+
+
+def test_a_date_may_be_a_class():
+    days = np.where(X[:, 0] > 0, np.datetime64("2020-01-02"), np.datetime64("NaT"))
+    days[:40] = np.datetime64("2020-01-01")
+    net = classifier(max_epochs=1).fit(X, days)
+    assert net.classes_.astype(str).tolist() == ["2020-01-01", "2020-01-02"]
+    there = ~np.isnat(days)
+    assert net.score(X, days) == np.mean(net.predict(X[there]) == days[there])
+
+
+def test_whole_numbers_with_gaps_stay_integers():
+    gaps = pd.Series(pd.Categorical([*THREE[:-1], None]))
+    for y in (gaps, gaps.astype("Int64")):
+        assert classifier(max_epochs=1).fit(X, y).classes_.dtype.kind == "i"
+
+
+def test_booleans_and_the_integers_that_they_equal_are_the_same_classes():
+    """Of numpy or, with a gap, objects."""
+    yes = X[:, 0] > 0
+    forms = [yes, yes.astype(int), yes.astype(float)]
+    forms += [np.array([*form[:-1].tolist(), None], dtype=object) for form in forms]
+    for y in forms:
+        net = classifier(max_epochs=60).fit(X, y)
+        for other in forms:
+            assert net.score(X, other) > 0.9
 
 
 def test_columns_of_classes_give_a_list_of_probabilities():
@@ -388,9 +416,9 @@ def test_another_criterion_acts_in_the_next_epoch():
 def test_a_class_that_was_not_there_is_a_wrong_prediction_but_cannot_be_learned():
     net = mixed().fit(X, MIXED)
     strange = MIXED.copy()
-    strange.loc[0, "sold"] = "perhaps"
+    strange.loc[1, "sold"] = "perhaps"
     right = (net.predict(X)["sold"] == TWO).to_numpy().copy()
-    right[0] = False
+    right[1] = False
     assert net.task_scores(X, strange)[1] == pytest.approx(right.mean())
     before = net.predict(X)
     for act in (net.partial_fit, net.task_gramian):
@@ -411,6 +439,11 @@ def test_classes_of_a_stream_are_named_in_the_first_call():
         X[:4], np.c_[[0, 1, 0, 1], [1, 1, 1, 1]], classes=[[0, 1], [0, 1, 2]]
     )
     assert [len(c) for c in two.classes_] == [2, 3]
+    two.partial_fit(X[:4], np.ones((4, 2)), classes=[[1, 0], [2, 0, 1]])
+    classes = [["no", "yes"], [0, 1, 2]]
+    several = mixed().partial_fit(X, MIXED, classes=[None, *classes])
+    with pytest.raises(ValueError, match="not the same as on last call"):
+        several.partial_fit(X, MIXED, classes=[[0, 1], *classes])
     with pytest.raises(ValueError, match=r"not allowed for 2 tasks"):
         classifier().partial_fit(X[:4], np.ones((4, 2)), classes=[[0, 1]])
 
@@ -492,7 +525,15 @@ ERRORS = {
         "Unknown label type: mixed types",
     ),
     "infinity": (lambda: classifier().fit(X, np.where(X[:, 0] > 0, np.inf, 0)), "infinity"),
+    "too large to be whole": (
+        lambda: classifier().fit(X, np.where(X[:, 0] > 0, 2.0**60, 0)),
+        "Unknown label type: continuous",
+    ),
     "only missing": (lambda: classifier().fit(X, np.full(90, np.nan)), "no label at all"),
+    "no columns": (
+        lambda: classifier().fit(X, pd.DataFrame(index=range(90))),
+        r"\(n_samples, K\), got \(90, 0\)",
+    ),
     "another name": (lambda: mixed(tasks={"sise": "binary"}).fit(X, MIXED), "did you mean 'size'"),
     "another kind": (lambda: mixed(tasks={"size": "clas"}).fit(X, MIXED), "'clas' is no kind"),
     "no kind": (lambda: mixed(tasks=3).fit(X, MIXED), "tasks=3 is not allowed"),
@@ -556,3 +597,8 @@ def test_errors_are_one_clear_line(act, message):
     with pytest.raises(ValueError, match=message) as caught:
         act()
     assert "\n" not in str(caught.value)
+
+
+def test_messages_name_ten_classes():
+    assert listed(np.arange(10)).endswith("8, 9")
+    assert listed(np.arange(11)).endswith("8, 9, ... (11)")

@@ -67,7 +67,9 @@ class Targets:
         if issparse(y):
             y = y.toarray()
         array = as_array(y)
-        if array.dtype.kind in "OSUTM" and array.ndim in (1, 2):
+        if array.dtype.kind == "T":  # numpy's own strings, which scikit-learn does not know
+            array = array.astype(object)
+        if array.dtype.kind in "OSUM" and array.ndim in (1, 2):
             return array
         checked: NDArray[Any] = check_array(
             y if isinstance(y, list) else array,

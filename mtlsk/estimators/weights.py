@@ -25,7 +25,7 @@ def check_sample_weight(sample_weight: Any, shape: tuple[int, int]) -> Weights:
     """
     given = np.asarray(host(sample_weight))
     n, k = shape
-    if given.shape == () and given.dtype.kind in "iuf":
+    if given.shape == ():
         given = np.full(n, given)
     if given.shape not in ((n,), (n, k)):
         raise ValueError(
@@ -77,10 +77,10 @@ def label_weights(
         weights = check_sample_weight(sample_weight, (labels.shape[0], labels.shape[1]))
     if class_weight is not None:
         for k, (task, word) in enumerate(zip(tasks, per_task(class_weight, tasks), strict=True)):
-            there = ~np.isnan(labels[:, k]) & (weights[:, k] > 0)
-            if word is not None and there.any():
-                own = of_classes(task, word, labels[there, k].astype(int), weights[there, k])
-                weights[there, k] *= own[labels[there, k].astype(int)]
+            if word is not None:
+                there = ~np.isnan(labels[:, k])
+                places = labels[there, k].astype(int)
+                weights[there, k] *= of_classes(task, word, places, weights[there, k])[places]
     there = ~np.isnan(labels) & (weights > 0)
     left = there.any(axis=0)
     if not (left.any() if part else left.all()):
