@@ -268,6 +268,14 @@ def test_a_part_of_a_stream_may_lack_a_task_s_labels_or_weights(weight):
         net.partial_fit(X, MIXED, sample_weight=np.zeros(50))
 
 
+def test_a_fold_may_lack_a_class_that_has_a_weight():
+    words = {"rare": 2.0, "usual": 1.0, "never": 5.0}
+    with_it = classifier(class_weight=words).fit(X, LABELS)
+    del words["never"]
+    same_net = classifier(class_weight=words).fit(X, LABELS)
+    np.testing.assert_array_equal(with_it.predict_proba(X), same_net.predict_proba(X))
+
+
 def test_a_class_may_be_named_like_its_task():
     yes_or_no = np.where(X[:, 0] > 0, "y", "n")
     net = classifier(class_weight={"y": 3.0}).fit(X, yes_or_no)

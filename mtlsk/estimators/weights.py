@@ -157,8 +157,9 @@ def of_classes(task: Task, word: Any, places: NDArray[Any], weights: Weights) ->
         own[present] = totals.sum() / (present.sum() * totals[present])
         return own
     known = {c.item() if isinstance(c, np.generic) else c: i for i, c in enumerate(task.classes)}
+    whole = all(label in word for label in known)  # then a part of the rows may lack some class
     for label, weight in word.items():
-        if label not in known:
+        if label not in known and not whole:
             raise ValueError(
                 f"class_weight: {label!r} is no class of task {task.name!r}; its classes: "
                 f"{listed(task.classes)}"
@@ -168,5 +169,6 @@ def of_classes(task: Task, word: Any, places: NDArray[Any], weights: Weights) ->
                 f"class_weight: {shown(weight)} of class {label!r} is not allowed; weights are "
                 "numbers >= 0"
             )
-        own[known[label]] = float(weight)
+        if label in known:
+            own[known[label]] = float(weight)
     return own
