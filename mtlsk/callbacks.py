@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtlsk.estimators import MultiTaskNet
+from mtlsk.estimators.gradients import gramian_over
 from mtlsk.estimators.parameters import is_whole
 from mtlsk.estimators.printlog import EpochCallback, MeanCosines
 
@@ -107,7 +108,7 @@ class ConflictLog(EpochCallback):
             # weights of rows come beside the labels
             labels = [y[0] if isinstance(y, tuple | list) else y for y in targets]
             self.rows_ = np.stack(features), np.stack(labels)
-        return net._gramian_of(*self.rows_)
+        return gramian_over(net, *self.rows_)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch import nn
 
 from mtlsk import MultiTaskNet, MultiTaskRegressor
 from mtlsk.callbacks import ConflictLog
+from mtlsk.estimators.gradients import gramian_over
 from mtlsk.estimators.printlog import EpochCallback
 from mtlsk.gramian import cosines
 
@@ -107,13 +108,13 @@ def test_classes_and_weights_of_rows():
 
 
 def test_a_sample_is_limited_seeded_and_of_training_rows(monkeypatch):
-    seen, plain = [], MultiTaskRegressor._gramian_of
+    seen, plain = [], gramian_over
 
-    def watched(self, features, targets, **options):
+    def watched(net, features, targets, **options):
         seen.append(features)
-        return plain(self, features, targets, **options)
+        return plain(net, features, targets, **options)
 
-    monkeypatch.setattr(MultiTaskRegressor, "_gramian_of", watched)
+    monkeypatch.setattr("mtlsk.callbacks.gramian_over", watched)
     split = ValidSplit(5)
     first = make(ConflictLog(n_rows=10), train_split=split).fit(X, Y)
     again = make(ConflictLog(n_rows=10), train_split=split).fit(X, Y)

@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mtlsk import SCORERS, MultiTaskRegressor, certify
+from mtlsk import SCORERS, ConflictLog, MultiTaskRegressor, certify
 from mtlsk.certificates import GRAM_CERTIFICATES, gram_certificates
 from mtlsk.curvature import hessian_shares, moment_correlation, reachable_zero
 
@@ -258,3 +258,21 @@ def test_looking_changes_nothing():
     looked, blind = make().fit(X, Y), make().fit(X, Y)
     certify(looked, X, Y, curvature=True)
     assert np.array_equal(looked.partial_fit(X, Y).predict(X), blind.partial_fit(X, Y).predict(X))
+
+
+@pytest.mark.parametrize("logged", [False, True])
+@pytest.mark.parametrize("seed", [0, 1, 8])
+def test_since_when_tasks_conflict_is_read_from_the_training_s_own_record(seed, logged):
+    y = pd.DataFrame({"up": Y[:, 0], "down": Y[:, 1]})
+    aggregator = "LinearScalarization" if logged else "ConicGrad"
+    callbacks = [ConflictLog()] if logged else None
+    params = {"hidden_layer_sizes": (3,), "max_epochs": 12, "lr": 0.02, "random_state": seed}
+    net = MultiTaskRegressor(aggregator=aggregator, callbacks=callbacks, **params).fit(X, y)
+    report = certify(net, X, y)
+    column = "logged_cosines" if logged else "cosines"
+    below = [matrix[0][1] < -0.1 for matrix in net.history_[:, column]]
+    assert below[-1]
+    first = 12 - below[::-1].index(False) + 1 if False in below else 1
+    sentence = next(f.sentence for f in report.findings if f.topic == "conflict")
+    assert ("from the first epoch" if first == 1 else f"since epoch {first})") in sentence
+    assert not [f for f in report.findings if f.topic == "record"]

@@ -47,6 +47,7 @@ CLASSES = {
     "nullable integers": (pd.Series(THREE).astype("Int64"), [0, 1, 2]),
     "pandas strings": (pd.Series(TWO, dtype="string"), ["no", "yes"]),
     "numpy strings": (TWO.astype(np.dtypes.StringDType()), ["no", "yes"]),
+    "strings of two types": ([np.str_(v) if v == "no" else v for v in TWO.tolist()], ["no", "yes"]),
 }
 
 
@@ -315,6 +316,100 @@ def test_criteria_by_task():
     assert named.tasks_[0].criterion.__name__ == "huber"
 
 
+MISSING_LABELS = {
+    "strings in a list": ([np.nan, *TWO[1:].tolist()], ["no", "yes"]),
+    "integers of two types": ([None, np.int8(THREE[1]), *THREE[2:].tolist()], [0, 1, 2]),
+    "integers and floats": ([None, 1.0, *THREE[2:].tolist()], [0, 1, 2]),
+    "booleans of two types": ([None, np.True_, *(X[2:, 0] > 0).tolist()], [False, True]),
+}
+
+
+@pytest.mark.parametrize(
+    ("y", "classes"), MISSING_LABELS.values(), ids=list(map(str, MISSING_LABELS))
+)
+@pytest.mark.parametrize("make", [list, lambda y: np.array(y, dtype=object)])
+def test_a_missing_label_is_no_class(y, classes, make):
+    assert classifier(max_epochs=1).fit(X, make(y)).classes_.tolist() == classes
+
+
+def test_numbers_beside_text_in_a_list_stay_numbers():
+    net = mixed(tasks=None, max_epochs=1).fit(X, list(zip(TWO, PRICE, strict=True)))
+    assert [task.kind for task in net.tasks_] == ["binary", "regression"]
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [0.0, 1.0], [False, True]], ids=str)
+@pytest.mark.parametrize("score_labels", [[0, 1], [0.0, 1.0], [False, True]], ids=str)
+@pytest.mark.parametrize("hole", [False, True])
+def test_true_is_one(labels, score_labels, hole):
+    net = classifier(max_epochs=2).fit(X, np.array(labels)[(X[:, 0] > 0).astype(int)])
+    y = [score_labels[int(v)] for v in X[:, 0] > 0]
+    rows = slice(1, None) if hole else slice(None)
+    expected = np.mean((net.predict(X) == (X[:, 0] > 0))[rows])
+    assert net.score(X, [None, *y[1:]] if hole else y) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("hole", [False, True])
+def test_kinds_are_guessed_alike_with_missing_labels(hole):
+    price = pd.array(PRICE, dtype="Float64")
+    size = pd.array(THREE, dtype="Int64")
+    if hole:
+        price[0] = size[0] = pd.NA
+    net = mixed(tasks=None, max_epochs=1).fit(X, pd.DataFrame({"p": price, "q": PRICE}))
+    assert [task.kind for task in net.tasks_] == ["regression"] * 2
+    with pytest.raises(ValueError, match="'size' holds integers"):
+        mixed(tasks=None).fit(X, pd.DataFrame({"size": size}))
+
+
+def test_columns_may_be_named_by_numbers():
+    y = pd.DataFrame({0: PRICE, 1: THREE})
+    words = {"criterion": {0: "huber"}, "class_weight": {1: "balanced"}}
+    net = mixed(tasks={0: "regression", 1: "classification"}, **words, max_epochs=1).fit(X, y)
+    assert [task.kind for task in net.tasks_] == ["regression", "multiclass"]
+    assert net.tasks_[0].criterion is CRITERIA["regression"]["huber"]
+
+
+def test_columns_in_another_order_are_refused():
+    net = mixed(max_epochs=1).fit(X, MIXED)
+    swapped = MIXED[["sold", "size", "price"]]
+    for act in (net.score, net.partial_fit, net.task_gramian):
+        with pytest.raises(ValueError, match=r"give y\[\['price', 'sold', 'size'\]\]"):
+            act(X, swapped)
+    assert net.score(X, MIXED.rename(columns={"size": "other"})) == net.score(X, MIXED)
+
+
+def test_two_logits_make_one_decision():
+    net = classifier(tasks="multiclass", max_epochs=2).fit(X, TWO)
+    probability = net.predict_proba(X)
+    expected = np.log(probability[:, 1] / probability[:, 0])
+    np.testing.assert_allclose(net.decision_function(X), expected, atol=1e-6)
+
+
+# ---- parameters set on a fitted net
+
+
+def test_another_dtype_waits_for_the_next_fit():
+    net = classifier(max_epochs=2).fit(X, TWO)
+    before = net.predict_proba(X)
+    net.set_params(dtype="float64")
+    np.testing.assert_array_equal(net.predict_proba(X), before)
+    net.partial_fit(X, TWO, sample_weight=np.arange(90) + 1.0)
+    assert net.module_.head.weight.dtype == torch.float32
+    net.fit(X, TWO)
+    assert net.module_.head.weight.dtype == torch.float64
+
+
+def test_another_criterion_acts_in_the_next_epoch():
+    net = mixed(max_epochs=2).fit(X, MIXED)
+    other = mixed(max_epochs=2).fit(X, MIXED).set_params(criterion={"price": "absolute_error"})
+    net.partial_fit(X, MIXED)
+    other.partial_fit(X, MIXED)
+    assert other.history_[-1, "train_losses"][0] != net.history_[-1, "train_losses"][0]
+    before = other.predict(X)
+    with pytest.raises(ValueError, match="'hinge' is not allowed"):
+        other.set_params(criterion="hinge").partial_fit(X, MIXED)
+    pd.testing.assert_frame_equal(other.predict(X), before)
+
+
 # ---- labels that a fit did not see
 
 
@@ -349,7 +444,7 @@ def test_classes_of_a_stream_are_named_in_the_first_call():
     several = mixed().partial_fit(X, MIXED, classes=[None, *classes])
     with pytest.raises(ValueError, match="not the same as on last call"):
         several.partial_fit(X, MIXED, classes=[[0, 1], *classes])
-    with pytest.raises(ValueError, match=r"1 entries for 2 tasks"):
+    with pytest.raises(ValueError, match=r"not allowed for 2 tasks"):
         classifier().partial_fit(X[:4], np.ones((4, 2)), classes=[[0, 1]])
 
 
@@ -358,6 +453,23 @@ def test_a_task_of_one_class_says_so_and_is_predicted():
         net = mixed(aggregator="MGDA", max_epochs=2).fit(X, MIXED.assign(sold="no"))
     assert (net.predict(X)["sold"] == "no").all()
     assert net.predict_proba(X)[1].shape == (90, 1)
+
+
+def test_parameters_set_on_a_fitted_net_act_when_they_can():
+    net = mixed().fit(X, MIXED)
+    net.set_params(criterion={"price": "huber"}).partial_fit(X, MIXED)
+    assert net.tasks_[0].criterion.__name__ == "huber"
+    with pytest.raises(ValueError, match="'prise'"):
+        net.set_params(criterion={"prise": "huber"})
+    assert net.tasks_[0].criterion.__name__ == "huber"
+    # the kinds of task and the precision are those of the fit until the next one
+    net.set_params(dtype="float64", tasks={"size": "regression"})
+    before = net.predict(X)
+    assert net.partial_fit(X, MIXED).module_.head.weight.dtype == torch.float32
+    assert before["size"].dtype == MIXED["size"].dtype
+    net.fit(X, MIXED)
+    assert net.module_.head.weight.dtype == torch.float64
+    assert net.tasks_[2].kind == "regression"
 
 
 # ---- missing labels
@@ -449,6 +561,33 @@ ERRORS = {
         lambda: mixed(criterion={"price": lambda f, y: (f[:, 0] - y).pow(2).mean()}).fit(X, MIXED),
         r"task 'price' returned shape \(\)",
     ),
+    "a missing class": (
+        lambda: classifier().partial_fit(X, THREE, classes=[0, 1, 2, np.nan]),
+        "none of them missing",
+    ),
+    "no class": (lambda: classifier().partial_fit(X, THREE, classes=[]), "array of all its cl"),
+    "one class, no list": (lambda: classifier().partial_fit(X, THREE, classes=3), "classes=3"),
+    "classes of any number": (
+        lambda: classifier().partial_fit(X, THREE, classes=[0, 1, 2, 2.5]),
+        "Unknown label type: continuous",
+    ),
+    "classes of two types": (
+        lambda: classifier().partial_fit(X, TWO, classes=["yes", "no", 3]),
+        "Unknown label type: mixed types",
+    ),
+    "classes by name": (
+        lambda: mixed().partial_fit(X, MIXED, classes={"sold": ["yes", "no"]}),
+        "not allowed for 3 tasks",
+    ),
+    "classes of a regression": (
+        lambda: mixed().partial_fit(X, MIXED, classes=[[1, 2], ["yes", "no"], [0, 1, 2]]),
+        "'price' is a regression",
+    ),
+    "times": (
+        lambda: mixed(tasks=None).fit(X, pd.DataFrame({"t": pd.to_datetime(THREE)})),
+        "'t' holds times",
+    ),
+    "rows to score": (lambda: classifier().fit(X, TWO).score(X[:40], TWO), r"\[40, 90\]"),
     "dtype": (lambda: mixed(dtype="float16").fit(X, MIXED), "'float32' or 'float64'"),
 }
 

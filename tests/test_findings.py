@@ -95,8 +95,8 @@ def epochs(*values, first=1):
         (epochs(-0.5, 0.4, 0.2, -0.3), "(in training since epoch 4)"),
         (epochs(-0.5, None, -0.3), "(in training from the first epoch)"),
         (epochs(None, 0.5, -0.3, None), "(in training since epoch 3)"),
-        (epochs(-0.5, 0.25), "(but in the batches of epoch 2 on average 0.25)"),
-        (epochs(None, None), "(in training never together in a batch)"),
+        (epochs(-0.5, 0.25), "(but 0.25 in training, at epoch 2)"),
+        (epochs(None, None), "(in training there was nothing to compare)"),
     ],
 )
 def test_since_when_a_pair_conflicts(history, words):

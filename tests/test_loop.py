@@ -590,3 +590,12 @@ def test_optimizer_steps_follow_the_written_gradients(aggregator):
     net.fit(X, SOME)
     expected = torch.cat([p.detach().flatten() for p in module.parameters()])
     torch.testing.assert_close(parameters(net), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_fit_on_the_cpu_leaves_the_generators_of_gpus_alone(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    state = torch.get_rng_state()
+    MultiTaskRegressor((4,), max_epochs=2, random_state=0).fit(np.eye(8), np.eye(8)[:, :2])
+    assert seeded == []
+    assert torch.equal(torch.get_rng_state(), state)

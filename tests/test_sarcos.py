@@ -1,16 +1,21 @@
 """The joint net on real data: SARCOS arm inverse dynamics, 21 features to 7 torques."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mtlsk import SCORERS, MultiTaskRegressor
+from mtlsk import SCORERS, MultiTaskRegressor, certify
+from mtlsk.gramian import cosines
+from mtlsk.scorers import per_task_scorer, unwrap
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +85,31 @@ def test_gradient_aggregators(split, aggregator):
     assert min(history[:, "min_cosine"]) < 0  # the tasks do conflict
     weights = np.array(history[:, "task_weights"])
     assert (weights.std(axis=0) > 0).all()  # and the weights answer
+
+
+def test_certificates_scorers_and_files_on_a_joint_net(split, tmp_path):
+    X, y, X_test, y_test = split
+    model = joint("ConicGrad", 10).fit(X, y)
+    report = certify(model, X_test, y_test)
+    net, inner, targets = unwrap(model, X_test, y_test)
+    cosine = cosines(net.task_gramian(inner, targets)[0]).numpy()
+    worst = cosine[np.triu_indices(7, 1)].min()
+    assert report["min_cosine"].value == pytest.approx(worst)
+    sentence = next(f.sentence for f in report.findings if f.topic == "conflict")
+    pairs = (cosine[np.triu_indices(7, 1)] < -0.1).sum()
+    assert re.match(rf"{pairs} of 21 pairs" if pairs else "No pair", sentence)
+    assert f"{worst:.2f}" in sentence
+    scores = SCORERS(model, X_test, y_test)
+    r2 = r2_score(y_test, model.predict(X_test), multioutput="raw_values")
+    assert scores["worst_r2"] == pytest.approx(r2.min())
+    named = per_task_scorer("r2")(model, X_test, y_test)
+    assert list(named.values()) == pytest.approx(r2)
+    # six epochs in two halves, the second in a net that read the first from a file
+    inner_X, inner_y = inner[:1000], targets[:1000]
+    whole = MultiTaskRegressor((32,), "ConicGrad", "APT", max_epochs=6, random_state=0)
+    half = clone(whole).set_params(max_epochs=3).fit(inner_X, inner_y)
+    half.save_params(f_training=tmp_path / "net.pt")
+    again = clone(half).set_params(warm_start=True).initialize_for(inner_X, inner_y)
+    again.load_params(f_training=tmp_path / "net.pt")
+    whole.fit(inner_X, inner_y)
+    assert np.array_equal(again.fit(inner_X, inner_y).predict(inner), whole.predict(inner))

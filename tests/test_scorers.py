@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 from scipy.optimize import nnls
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
@@ -695,3 +696,38 @@ def test_curvature_and_certificates_of_several_kinds():
     report = mtlsk.certify(model, X, MIXED, curvature=True)
     assert "regression" in report["reachable_zero"].reason
     assert "sold" in str(report)
+
+
+def test_a_gramian_is_of_sparse_rows_too():
+    rows = sparse.csr_matrix(np.where(np.abs(X) > 0.5, X, 0.0))
+    net = make().fit(rows, Y)
+    for one, other in zip(
+        net.task_gramian(rows, Y, chunk=7), net.task_gramian(rows.toarray(), Y), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_gramian_has_no_weights_of_classes():
+    y = np.where(X[:, 0] > 0, "a", "b")
+    net = MultiTaskClassifier((4,), class_weight={"a": 0.0}, max_epochs=1, random_state=0).fit(X, y)
+    _, losses = net.task_gramian(X, y)
+    assert losses.item() == pytest.approx(log_loss(y, net.predict_proba(X)), rel=1e-5)
+
+
+@pytest.mark.parametrize("label", ["c", None], ids=["a class not seen", "no label"])
+def test_rows_without_a_gramian_keep_the_other_scores(label):
+    y = pd.DataFrame({"turn": np.where(X[:, 0] > 0, "a", "b"), "price": Y[:, 0]})
+    net = MultiTaskNet((4,), max_epochs=1, random_state=0).fit(X, y)
+    strange = y.assign(turn=label)
+    with pytest.warns(UserWarning, match="no Gramian of these rows"):
+        scores = SCORERS(net, X, strange)
+    assert np.isnan(scores["neg_h"])
+    assert scores["worst_r2"] == SCORERS["worst_r2"](net, X, strange)
+    with pytest.raises(ValueError, match="turn"):
+        SCORERS["neg_h"](net, X, strange)
+
+
+def test_scores_want_as_many_rows_as_labels():
+    for name in ("worst_score", "worst_r2"):
+        with pytest.raises(ValueError, match=r"\[40, 60\]"):
+            SCORERS[name](make().fit(X, Y), X[:40], Y)

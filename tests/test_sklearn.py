@@ -161,6 +161,14 @@ def test_tensors_are_taken_as_arrays():
     assert net.score(torch.tensor(X), torch.tensor(Y, requires_grad=True)) == same.score(X, Y)
 
 
+def test_tensors_are_taken_under_scikit_learn_s_array_api_dispatch():
+    with config_context(array_api_dispatch=True):
+        net = MultiTaskRegressor(**QUICK).fit(torch.tensor(X), torch.tensor(Y))
+        prediction = net.predict(torch.tensor(X))
+    assert isinstance(prediction, np.ndarray)
+    assert np.array_equal(prediction, MultiTaskRegressor(**QUICK).fit(X, Y).predict(X))
+
+
 class OnlyDlpack:
     """An array of another library: nothing but the exchange protocol and a shape."""
 

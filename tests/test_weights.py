@@ -246,6 +246,37 @@ def test_balanced_counts_weights_of_rows():
     np.testing.assert_allclose(weights[:, 0], [0.75, 0.75, 1.5])
 
 
+@pytest.mark.parametrize("size", [5e-324, 1e-300, 1e300, 1.7e308])
+def test_weights_of_any_size(size):
+    weights = np.where(X[:, 0] > 0, size, 0.0)
+    plain = regressor().fit(X, Y, np.where(X[:, 0] > 0, 1.0, 0.0))
+    same(regressor().fit(X, Y, weights), plain)
+    assert plain.score(X, Y, weights) == pytest.approx(plain.score(X, Y, weights > 0))
+    twice = classifier(class_weight={"rare": size}).fit(X, LABELS, np.full(50, size))
+    assert np.isfinite(twice.predict_proba(X)).all()
+
+
+@pytest.mark.parametrize("weight", [None, np.arange(50) + 1.0])
+def test_a_part_of_a_stream_may_lack_a_task_s_labels_or_weights(weight):
+    net = MultiTaskNet(**WHOLE, class_weight={"often": "balanced"}).fit(X, MIXED, weight)
+    heads = net.module_.head.weight.detach().clone()
+    net.partial_fit(X, MIXED.assign(often=None), sample_weight=weight)
+    net.partial_fit(X, MIXED, sample_weight=np.c_[np.ones(50), np.zeros(50)])
+    assert torch.isnan(torch.tensor(net.history_[-1, "train_losses"])).tolist() == [False, True]
+    assert not torch.equal(net.module_.head.weight[0], heads[0])
+    with pytest.raises(ValueError, match="zero for every label"):
+        net.partial_fit(X, MIXED, sample_weight=np.zeros(50))
+
+
+def test_a_class_may_be_named_like_its_task():
+    yes_or_no = np.where(X[:, 0] > 0, "y", "n")
+    net = classifier(class_weight={"y": 3.0}).fit(X, yes_or_no)
+    same_weights = np.where(X[:, 0] > 0, 3.0, 1.0)
+    np.testing.assert_allclose(
+        net.predict_proba(X), classifier().fit(X, yes_or_no, same_weights).predict_proba(X)
+    )
+
+
 MIXED = pd.DataFrame({"price": Y[:, 0], "often": LABELS})
 ERRORS = {
     "no classes": (lambda: regressor(class_weight="balanced").fit(X, Y), "all tasks are regress"),

@@ -108,7 +108,7 @@ def copy_of(
     check_is_fitted(net)
     if parameters not in ("all", "shared"):
         raise ValueError(f"parameters={parameters!r} is not allowed; use 'all' or 'shared'")
-    features, targets, _ = net._check(X, y, reset=False)
+    features, targets, _ = net._check(X, y, reset=False, weighted=False)
     n = len(targets)
     if max_rows is not None and n > max_rows:
         chosen = np.linspace(0, n - 1, max_rows).astype(int)

@@ -12,6 +12,8 @@ from skorch.dataset import Dataset
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from mtlsk.estimators.rows import LabelledRows
+
 
 class SlicedBatches:
     """Iterate over (X, y) or (X, (y, weights)) batches by slicing permuted copies of arrays.
@@ -106,9 +108,10 @@ def arrays_of(dataset: Any) -> tuple[Any, Any, Any] | None:
             return None
         X, y, weights = (None if a is None else a[rows] for a in whole)
         return X, y, weights
-    if type(dataset) is not Dataset:
+    if type(dataset) not in (Dataset, LabelledRows):
         return None
-    X, y, weights = dataset.X, dataset.y, None
+    X, weights = dataset.X, None
+    y = dataset.coded if isinstance(dataset, LabelledRows) else dataset.y
     if isinstance(y, tuple) and len(y) == 2:
         y, weights = y
     if not (isinstance(X, np.ndarray | Tensor) or issparse(X)):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from mtlsk.component import closest, shown
+from mtlsk.estimators.targets import by_name
 from mtlsk.modules import CRITERIA, ElementCriterion, Task
 
 
@@ -26,6 +27,7 @@ def with_criteria(tasks: Sequence[Task], criterion: Any) -> list[Task]:
     """
     if isinstance(criterion, Mapping):
         names = [task.name for task in tasks]
+        criterion = by_name(criterion)
         for name in criterion:
             if name not in names:
                 raise ValueError(

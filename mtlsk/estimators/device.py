@@ -83,7 +83,7 @@ class OnDevice(NeuralNet):  # type: ignore[misc]
         """Run with torch's generators seeded, the caller's left as they were."""
         device = self._device()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
+            seed_generators(seed, device)
             yield
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
@@ -99,3 +99,14 @@ class OnDevice(NeuralNet):  # type: ignore[misc]
             return values
         tensor: Tensor = to_tensor(values, device=device)
         return tensor
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed torch's generators of the CPU and of ``device``; those of other devices are left alone.
+
+    ``torch.manual_seed`` seeds those of every GPU, and formats a stack a call to do it later.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)

@@ -145,6 +145,25 @@ def export_module(
     write(path, content)
 
 
+def export_net(net: Any, path: Any) -> None:
+    """Write the module of a fitted net, its link and what its outputs mean to a file."""
+    features = [str(name) for name in getattr(net, "feature_names_in_", ())] or None
+    link = Link([(task.kind, task.slice) for task in net.tasks_])
+    tasks = [
+        {"name": task.name, "columns": [columns.start, columns.stop]}
+        | ({} if task.classes is None else {"classes": task.classes.tolist()})
+        for task, columns in zip(net.tasks_, link.columns, strict=True)
+    ]
+    plain = all(task.classes is None for task in net.tasks_)
+    export_module(
+        net.module_,
+        path,
+        n_features=net.n_features_in_,
+        facts={"tasks": tasks, "features": features},
+        link=None if plain else link,
+    )
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep what exporters say to themselves from the user."""

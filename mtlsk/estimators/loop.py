@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import EpochTimer
-from skorch.dataset import get_len, unpack_data
+from skorch.dataset import Dataset, get_len, unpack_data
 from torch import Tensor
 
 from mtlsk.descent import Descent
 from mtlsk.engines import Forward
-from mtlsk.estimators.batches import SlicedBatches
+from mtlsk.estimators.batches import SlicedBatches, batches
+from mtlsk.estimators.device import seed_generators
 from mtlsk.estimators.losses import TaskLosses
 from mtlsk.estimators.printlog import EpochCallback, EpochLoss, EpochMeter, TaskPrintLog
+from mtlsk.estimators.rows import LabelledRows
 from mtlsk.estimators.sklearn_callbacks import Epochs
 
 QUIET = (EpochTimer, EpochLoss, TaskPrintLog, EpochCallback)
@@ -38,6 +40,7 @@ class TrainingLoop(TaskLosses):
 
     aggregator_: Any
     task_names_: list[str]
+    one_dimensional_: bool
     seed_: int
     _descent: Descent
     _meter: EpochMeter
@@ -123,7 +126,7 @@ class TrainingLoop(TaskLosses):
         super().on_epoch_begin(net, **kwargs)
         self._meter = EpochMeter(len(self.task_names_))
         seeds = np.random.SeedSequence([self.seed_, len(self.history_)])
-        torch.manual_seed(int(seeds.generate_state(1)[0]))
+        seed_generators(int(seeds.generate_state(1)[0]), self._device())
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Record the epoch's means: losses and weights a task, smallest cosine, changes."""
@@ -141,6 +144,43 @@ class TrainingLoop(TaskLosses):
         for name, value in row.items():
             self.history_.record(name, value)
         self._descent.check_losses(row.get("train_losses", []))
+
+    # ---- data
+
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        """Return the loader; training shuffles unless ``iterator_train__shuffle`` is False."""
+        if training and self.iterator_train is batches and self._shuffles_by_default():
+            size = len(dataset) if self.batch_size == -1 else self.batch_size
+            options = {"batch_size": size, **self.get_params_for("iterator_train")}
+            missing = getattr(self, "_labels", "all") != "all"
+            device = self._device()
+            if device.type == "cuda":
+                options["device"] = device
+            return batches(dataset, **options, shuffle=True, count_labels=missing)
+        return super().get_iterator(dataset, training=training)
+
+    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+        """Return the datasets for training and validation; a stratified split sees the labels.
+
+        A split may bring a skorch dataset of its own, with labels as the user has them.
+        """
+        dataset = self._rows(X, y) if self.dataset is Dataset else self.get_dataset(X, y)
+        if not self.train_split:
+            return dataset, None
+        labels = y[0] if isinstance(y, tuple) else y
+        train, valid = self.train_split(dataset, labels, **fit_params)
+        if type(valid) is Dataset:
+            X, y, weights = self._check(valid.X, valid.y, reset=False, part=True)
+            valid = self._rows(X, y if weights is None else (y, weights))
+        return train, valid
+
+    def _rows(self, X: Any, y: Any) -> LabelledRows:
+        return LabelledRows(X, y, self.tasks_, self.one_dimensional_)
+
+    def _shuffles_by_default(self) -> bool:
+        return not {"shuffle", "sampler", "batch_sampler"} & set(
+            self.get_params_for("iterator_train")
+        )
 
     # ---- one step
 

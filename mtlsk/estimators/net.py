@@ -3,76 +3,42 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, Self
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Self
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 from skorch.callbacks import EpochTimer
 from skorch.dataset import Dataset
-from skorch.setter import _extract_optimizer_param_name_and_group
 from torch import Tensor
 
-from mtlsk.aggregators import AGGREGATORS
 from mtlsk.compatibility import check_engine, losses_only
 from mtlsk.component import closest
-from mtlsk.controllers import CONTROLLERS, Live
+from mtlsk.controllers import Live
 from mtlsk.descent import Descent, DivergenceError, split_parameters
 from mtlsk.engines import build_engine, check_directions
-from mtlsk.engines.exact import AutogradGradients, gramian_of
 from mtlsk.estimators.accelerated import adopt, check_autocast
-from mtlsk.estimators.batches import SlicedBatches, batches
-from mtlsk.estimators.criteria import with_criteria
-from mtlsk.estimators.export import Link, export_module
+from mtlsk.estimators.batches import batches
+from mtlsk.estimators.export import export_net
+from mtlsk.estimators.gradients import gramian_over
+from mtlsk.estimators.live import COMPONENTS, LiveObjects, build_component
 from mtlsk.estimators.loop import StopTraining, warn_of_closures
-from mtlsk.estimators.parameters import build_module, check_dtype, check_parameters
-from mtlsk.estimators.predictions import Predictions
+from mtlsk.estimators.parameters import check_dtype, check_parameters
+from mtlsk.estimators.preparing import Prepared, labels_of, prepare
 from mtlsk.estimators.printlog import EpochLoss, TaskPrintLog
 from mtlsk.estimators.sklearn_callbacks import CallbackSupportMixin, announced
-from mtlsk.estimators.targets import (
-    Targets,
-    check_classes,
-    check_labelled,
-    make_tasks,
-    resolve_kinds,
-)
-from mtlsk.estimators.validation import check_features
-from mtlsk.estimators.weights import label_weights
-from mtlsk.linear_graph import Columns
 from mtlsk.modules import HardSharing
-from mtlsk.optimizers import (
-    Muon,
-    fused_where_possible,
-    hidden_weights,
-    muon_groups,
-    optimizer_arguments,
-    set_option,
-)
 from mtlsk.taskmap import TaskMap
 
-KEPT_FOR = {"aggregator", "controller", "gramian", "task_scale", "update_norm"}
-"""What the task weights that an engine keeps for some steps depend on."""
-COMPONENTS = {"aggregator": AGGREGATORS, "controller": CONTROLLERS}
 OF_SKORCH = ("history", "initialized_", "virtual_params_", "kwargs")
 """Names that skorch's constructor takes; "kwargs", which scikit-learn may try, it refuses later."""
 
 
-class Prepared(NamedTuple):
-    """Data as the net takes it: features, labels (NaN: missing) and their weights, or None."""
-
-    X: Any
-    labels: NDArray[Any]
-    weights: NDArray[Any] | None
-
-
-class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
+class MultiTaskNet(LiveObjects, CallbackSupportMixin):  # type: ignore[misc]
     """One network for tasks of several kinds: numbers and classes side by side.
 
     Each column of y is a task with its own loss, each a share of the same trunk, and the
@@ -253,24 +219,6 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
             self.initialize()
         return self
 
-    @contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
-        """Leave the net as it was if what is done inside raises."""
-        before = dict(vars(self))
-        groups = (
-            [dict(group) for group in self.optimizer_.param_groups] if self.initialized_ else []
-        )
-        try:
-            yield
-        except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            if self.initialized_:  # its options are set in place
-                for group, old in zip(self.optimizer_.param_groups, groups, strict=True):
-                    group.clear()
-                    group.update(old)
-            raise
-
     def initialize(self) -> Self:
         """Build all live objects afresh; the shapes must be known."""
         if not hasattr(self, "task_names_"):
@@ -279,12 +227,14 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
                 "call fit(X, y) or initialize_for(X, y)"
             )
         check_parameters(self)
+        check_dtype(self.dtype)
+        self.dtype_ = self.dtype
         self.initialized_ = False  # or skorch announces each part as re-initialized
         self.history_ = None  # or skorch clears the one that a failed fit must leave
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         for owner, registry in COMPONENTS.items():
             spec, params = getattr(self, owner), self.get_params_for(owner)
-            setattr(self, f"{owner}_", self._build(registry, spec, params))
+            setattr(self, f"{owner}_", build_component(registry, spec, params))
         self.task_map_ = TaskMap(len(self.task_names_), self.task_scale)
         self.n_steps_, self._kept, self._schedules = 0, None, None
         with self._seeded(self.seed_):
@@ -301,52 +251,9 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
         check_directions(engine, self.optimizer_, blind)
         return self
 
-    @staticmethod
-    def _build(registry: Any, spec: Any, params: Mapping[str, Any]) -> Any:
-        if spec is None or (isinstance(spec, str) and spec.lower() == "none"):
-            if registry.kind == "controller" and not params:
-                return None
-            if registry.kind == "controller":
-                raise ValueError(
-                    f"controller=None has no parameter {next(iter(params))!r}; "
-                    "name a controller or drop the controller__ parameters"
-                )
-        return registry.build(spec, params)
-
-    def _check(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        *,
-        reset: bool,
-        part: bool = False,
-        classes: Any = None,
-    ) -> Prepared:
-        """Return the data as the net takes it; ``reset`` makes its tasks those of y.
-
-        ``part`` of a stream may have no label of some task, but must have one.
-        """
-        check_dtype(self.dtype)
-        features = check_features(self, X, reset=reset)
-        targets = Targets(y, type(self).__name__)
-        targets.check_rows(features)
-        if reset:
-            kinds = resolve_kinds(self.tasks, targets, self._preset)
-            self.tasks_ = make_tasks(targets, kinds, classes)
-            self.task_names_ = targets.names
-            self.one_dimensional_ = targets.one_dimensional
-            self.from_frame_ = targets.from_frame
-            self.__dict__.pop("classes_", None)
-            if any(task.classes is not None for task in self.tasks_):
-                found = [task.classes for task in self.tasks_]
-                self.classes_ = found[0] if targets.one_dimensional else found
-        elif classes is not None:
-            check_classes(classes, self.tasks_, targets.one_dimensional)
-        labels = targets.of(self.tasks_, self.dtype)
-        check_labelled(labels, self.tasks_, part=part)
-        labels, weights = label_weights(labels, self.tasks_, sample_weight, self.class_weight)
-        return Prepared(features, labels, weights)
+    def _check(self, X: Any, y: Any, sample_weight: Any = None, **options: Any) -> Prepared:
+        """Return the data as the net takes it: :func:`prepare`."""
+        return prepare(self, X, y, sample_weight, **options)
 
     def _train(self, data: Prepared, epochs: int, **fit_params: Any) -> Self:
         check_parameters(self)
@@ -357,7 +264,7 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
         if not labelled.all():  # a row without any label teaches nothing
             X, y = X[labelled], y[labelled]
             weights = None if weights is None else weights[labelled]
-        weighted = y if weights is None else (y, weights.astype(self.dtype))
+        weighted = y if weights is None else (y, weights)
         with self._seeded(self.seed_):
             descent = self._descent = Descent(
                 self.module_,
@@ -392,93 +299,6 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
                 self.notify("on_train_end", X=X, y=y)
         return self
 
-    # ---- live objects
-
-    def initialize_module(self) -> Self:
-        """Build the module for the shapes of the data."""
-        self.module_ = build_module(self)
-        return self
-
-    def initialize_criterion(self) -> Self:
-        """Give each task its criterion."""
-        self.tasks_ = with_criteria(self.tasks_, self.criterion)
-        self.criterion_ = [task.criterion for task in self.tasks_]
-        self.columns_ = Columns([task.slice for task in self.tasks_], self.tasks_[-1].slice.stop)
-        return self
-
-    def initialize_optimizer(self, triggered_directly: Any = None) -> Self:
-        """Build the optimizer from the config grammar."""
-        args, kwargs = self.get_params_for_optimizer("optimizer", self.get_all_learnable_params())
-        if isinstance(self.optimizer, Mapping) and "lr" in self.optimizer:
-            kwargs["lr"] = getattr(self, "optimizer__lr", self.optimizer["lr"])
-        cls, kwargs = optimizer_arguments(self.optimizer, kwargs)
-        # fused kernels take no sparse gradients
-        if not any(getattr(m, "sparse", False) for m in self.module_.modules()):
-            kwargs = fused_where_possible(cls, kwargs, self._device())
-        if issubclass(cls, Muon):
-            shared, _ = split_parameters(self.module_, len(self.task_names_))
-            args = (muon_groups(args[0], hidden_weights(self.module_, shared)),)
-        self.optimizer_ = cls(*args, **kwargs)
-        return self
-
-    def _initialize_optimizer(self, reason: Any = None) -> Self:
-        super()._initialize_optimizer(reason)
-        for pattern in ("optimizer__param_groups__*__*", "optimizer__*", "lr"):
-            self._register_virtual_param(pattern, _set_live_option)
-        return self
-
-    def _initialize_module(self, reason: Any = None) -> Self:
-        with self._concrete_device(), self._seeded(self.seed_):
-            super()._initialize_module(reason)
-        return self
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters; on a fitted net those of live components act at once.
-
-        A new aggregator, controller or optimizer drops its predecessor's ``aggregator__*``
-        parameters. A wrong parameter raises and changes nothing.
-        """
-        with self._all_or_nothing():
-            self._set_params(params)
-        return self
-
-    def _set_params(self, params: dict[str, Any]) -> None:
-        owners = (*COMPONENTS, "optimizer")
-        for owner in owners:
-            if owner in params:
-                for stale in [n for n in vars(self) if n.startswith(f"{owner}__")]:
-                    delattr(self, stale)
-                self._params_to_validate = {
-                    n for n in self._params_to_validate if not n.startswith(f"{owner}__")
-                }
-        mine = {n: v for n, v in params.items() if n.partition("__")[0] in COMPONENTS}
-        if "optimizer" in params:
-            mine |= {n: v for n, v in params.items() if n.partition("__")[0] == "optimizer"}
-        if "callbacks" in params and not self.initialized_:
-            mine["callbacks"] = params["callbacks"]  # skorch would build the old ones first
-        self.__dict__.update(mine)
-        if {n.partition("__")[0] for n in params} & KEPT_FOR:
-            self._kept = None  # the task weights of other parameters
-        self._params_to_validate = self._params_to_validate | {n for n in mine if "__" in n}
-        super().set_params(**{n: v for n, v in params.items() if n not in mine})
-        if not self.initialized_:
-            return
-        for owner, registry in COMPONENTS.items():
-            if not any(n.partition("__")[0] == owner for n in mine):
-                continue
-            old = getattr(self, f"{owner}_")
-            new = self._build(registry, getattr(self, owner), self.get_params_for(owner))
-            if owner not in params and old is not None:
-                # the same component with other parameters keeps its memory
-                new.load_state_dict(old.state_dict())
-            setattr(self, f"{owner}_", new)
-        if "task_scale" in params:
-            # groups stay: memories are indexed by them
-            groups = self.task_map_.groups
-            self.task_map_ = TaskMap(len(self.task_names_), self.task_scale, groups)
-        if "optimizer" in params:
-            self._initialize_optimizer()
-
     @property
     def _default_callbacks(self) -> list[tuple[str, Any]]:
         return [
@@ -490,31 +310,6 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
 
     def _get_param_names(self) -> list[str]:
         return [name for name in super()._get_param_names() if not name.startswith("_")]
-
-    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
-        """Return the loader; training shuffles unless ``iterator_train__shuffle`` is False."""
-        if training and self.iterator_train is batches and self._shuffles_by_default():
-            size = len(dataset) if self.batch_size == -1 else self.batch_size
-            options = {"batch_size": size, **self.get_params_for("iterator_train")}
-            missing = getattr(self, "_labels", "all") != "all"
-            device = self._device()
-            if device.type == "cuda":
-                options["device"] = device
-            return batches(dataset, **options, shuffle=True, count_labels=missing)
-        return super().get_iterator(dataset, training=training)
-
-    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
-        """Return the datasets for training and validation; a stratified split sees the labels."""
-        dataset = self.get_dataset(X, y)
-        if not self.train_split:
-            return dataset, None
-        labels = y[0] if isinstance(y, tuple) else y
-        return self.train_split(dataset, labels, **fit_params)
-
-    def _shuffles_by_default(self) -> bool:
-        return not {"shuffle", "sampler", "batch_sampler"} & set(
-            self.get_params_for("iterator_train")
-        )
 
     def export(self, path: Any) -> None:
         """Write the fitted module to a file that predicts without mtlsk: ``.pt2`` or ``.onnx``.
@@ -535,18 +330,7 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
             For .onnx without the extra.
         """
         check_is_fitted(self)
-        features = [str(name) for name in getattr(self, "feature_names_in_", ())] or None
-        link = Link([(task.kind, task.slice) for task in self.tasks_])
-        tasks = [
-            {"name": task.name, "columns": [columns.start, columns.stop]}
-            | ({} if task.classes is None else {"classes": task.classes.tolist()})
-            for task, columns in zip(self.tasks_, link.columns, strict=True)
-        ]
-        facts = {"tasks": tasks, "features": features}
-        link_or_none = link if any(task.classes is not None for task in self.tasks_) else None
-        export_module(
-            self.module_, path, n_features=self.n_features_in_, facts=facts, link=link_or_none
-        )
+        export_net(self, path)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -563,43 +347,9 @@ class MultiTaskNet(Predictions, CallbackSupportMixin):  # type: ignore[misc]
     def task_gramian(self, X: Any, y: Any, *, chunk: int = 4096) -> tuple[Tensor, Tensor]:
         """Return (G, L) of the fitted net over all rows: Gramian (K, K) and losses (K,), float64.
 
-        In evaluation mode, over the shared parameters, exact; rows are taken ``chunk`` at a time.
+        In evaluation mode, over the shared parameters, exact, without weights of classes; rows are
+        taken ``chunk`` at a time.
         """
         check_is_fitted(self)
-        features, targets, _ = self._check(X, y, reset=False)
-        return self._gramian_of(features, targets, chunk=chunk)
-
-    def _gramian_of(
-        self, features: NDArray[Any], targets: NDArray[Any], *, chunk: int = 4096
-    ) -> tuple[Tensor, Tensor]:
-        """Return (G, L) over rows as a fit holds them; 0 for a task without any label."""
-        labelled = torch.from_numpy((~np.isnan(targets)).sum(0)).clamp_min(1)
-        shared, _ = split_parameters(self.module_, len(self.task_names_))
-        self._set_training(False)
-        losses = torch.zeros(len(self.task_names_), dtype=torch.float64, device=self._device())
-        jacobian: list[Tensor] = [torch.zeros((), device=p.device) for p in shared]
-        rows_of_X = features if issparse(features) else torch.from_numpy(features)
-        for Xi, yi in SlicedBatches(rows_of_X, torch.from_numpy(targets), batch_size=chunk):
-            part, rows = self.task_losses(self.infer(Xi), yi, Xi)
-            part = part * (rows.cpu() / labelled).to(part)
-            of_part = AutogradGradients(part, shared).jacobian
-            jacobian = [a + b for a, b in zip(jacobian, of_part, strict=True)]
-            losses += part.detach()
-        return gramian_of(jacobian, losses).cpu(), losses.cpu()
-
-
-def labels_of(y: NDArray[Any]) -> str:
-    """Say which labels (n, K) are there: "all", "one" a row at most (of several), or "some"."""
-    there = ~np.isnan(y)
-    if there.all():
-        return "all"
-    return "one" if there.sum(axis=1).max() <= 1 else "some"
-
-
-def _set_live_option(net: MultiTaskNet, name: str, value: Any) -> None:
-    """Set ``lr`` or ``optimizer__*`` on the live optimizer and keep the user's word."""
-    group, option = "all", name
-    if name != "lr":
-        group, option = _extract_optimizer_param_name_and_group("optimizer", name)
-    set_option(net.optimizer_, option, value, None if group == "all" else [int(group)])
-    setattr(net, name, value)
+        data = self._check(X, y, reset=False, weighted=False)
+        return gramian_over(self, data.X, data.labels, chunk=chunk)

@@ -81,7 +81,7 @@ def build_module(net: Any) -> torch.nn.Module:
     A module instance is copied: the user's own is never trained.
     """
     kwargs = net.get_params_for("module")
-    dtype = getattr(torch, net.dtype)
+    dtype = getattr(torch, net.dtype_)
     if isinstance(net.module, torch.nn.Module) and not kwargs:
         return copy.deepcopy(net.module).to(dtype)
     cls: Any = type(net.module) if isinstance(net.module, torch.nn.Module) else net.module

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from mtlsk.estimators.pickles import Pickles
 from mtlsk.estimators.scores import score_per_task
-from mtlsk.estimators.targets import Targets
+from mtlsk.estimators.targets import Targets, side_by_side
 from mtlsk.estimators.validation import check_features
 from mtlsk.estimators.weights import check_sample_weight
 from mtlsk.modules import HardSharing, Task
@@ -66,12 +66,14 @@ class Predictions(Pickles):
             returns a DataFrame where y was one: its columns may be of several types.
         """
         outputs = self._outputs(X)
-        if is_dataset(X):  # callbacks compare with labels as they are inside the net
+        framed = self.from_frame_ and self._preset is None and not self.one_dimensional_
+        # callbacks compare with labels as they are inside the net
+        if is_dataset(X) or (all_numbers(self.tasks_) and not framed):
             return self._squeezed(encoded(outputs, self.tasks_))
         columns = [decoded(outputs, task) for task in self.tasks_]
         if self.one_dimensional_:
             return columns[0]
-        if self.from_frame_ and self._preset is None:
+        if framed:
             index = X.index if isinstance(X, pd.DataFrame) else None
             named = zip(self.tasks_, columns, strict=True)
             return pd.DataFrame({task.name: column for task, column in named}, index=index)
@@ -94,12 +96,16 @@ class Predictions(Pickles):
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Return the logits, for y of one dimension: of the second of two classes, or of each.
 
+        The logit of the second of two classes is ln(p / (1 - p)).
+
         Returns
         -------
         array of shape (n,) or (n, C)
         """
         outputs: NDArray[np.float64] = self._outputs(X).double().numpy()
-        return outputs[:, 0] if self.tasks_[0].kind == "binary" else outputs
+        if self.tasks_[0].kind == "binary":
+            return outputs[:, 0]
+        return outputs[:, 1] - outputs[:, 0] if outputs.shape[1] == 2 else outputs
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the mean over the tasks of R^2 or accuracy, each over its labelled rows.
@@ -124,6 +130,7 @@ class Predictions(Pickles):
         """
         outputs = self._outputs(X)
         targets = Targets(y, type(self).__name__)
+        targets.check_rows(outputs)
         labels = targets.of(self.tasks_, "float64", unseen="mark")
         weights = None
         if sample_weight is not None:
@@ -159,6 +166,11 @@ class Predictions(Pickles):
         return values[:, 0] if self.one_dimensional_ else values
 
 
+def all_numbers(tasks: Sequence[Task]) -> bool:
+    """Say whether all tasks are regressions, each of one column."""
+    return all(task.classes is None for task in tasks)
+
+
 def probabilities(outputs: Tensor, task: Task) -> NDArray[np.float64] | None:
     """Return the class probabilities (n, C) of a task, None for a regression."""
     if task.classes is None:
@@ -189,18 +201,13 @@ def decoded(outputs: Tensor, task: Task) -> NDArray[Any]:
 
 def encoded(outputs: Tensor, tasks: Sequence[Task]) -> NDArray[np.float64]:
     """Return predictions (n, K) as numbers: class indices for classes."""
+    if all_numbers(tasks):
+        values: NDArray[np.float64] = outputs.double().numpy()
+        return values
     columns = [
         outputs[:, task.slice.start].double().numpy()
         if task.classes is None
         else places(outputs, task).astype(np.float64)
         for task in tasks
     ]
-    return np.stack(columns, axis=1)
-
-
-def side_by_side(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Return columns as one array; of objects where their types have nothing in common."""
-    kinds = {"number" if c.dtype.kind in "biuf" else c.dtype.kind for c in columns}
-    if len(kinds) > 1:
-        columns = [c.astype(object) for c in columns]
     return np.stack(columns, axis=1)

@@ -1,8 +1,7 @@
-"""What y is: its tasks, their kinds, and labels of any type as one matrix of numbers."""
+"""What y is: columns of labels of any type, and those as one matrix of numbers."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,12 +12,9 @@ from scipy.sparse import issparse
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import type_of_target
 
-from mtlsk.component import closest, shown
-from mtlsk.modules import KINDS, Task
+from mtlsk.modules import Task
 
 Labels = NDArray[Any]
-WORDS = (*KINDS, "classification")
-"""What ``tasks`` may say; "classification" is binary or multiclass by the number of classes."""
 
 
 class Targets:
@@ -70,9 +66,7 @@ class Targets:
             return column_of(y)
         if issparse(y):
             y = y.toarray()
-        array = np.asarray(host(y))
-        if array.dtype.kind == "T":  # numpy's own strings, which scikit-learn does not know
-            array = array.astype(object)
+        array = as_array(y)
         if array.dtype.kind in "OSU" and array.ndim in (1, 2):
             return array
         checked: NDArray[Any] = check_array(
@@ -110,6 +104,12 @@ class Targets:
                 f"y has {len(self)} tasks, but the net was fitted with {len(tasks)}: "
                 f"{', '.join(task.name for task in tasks)}"
             )
+        names = [task.name for task in tasks]
+        if self.from_frame and names != self.names and set(names) == set(self.names):
+            raise ValueError(
+                f"the columns of y are {', '.join(self.names)}, in another order than in the fit; "
+                f"give y[[{', '.join(map(repr, names))}]]"
+            )
         pairs = list(zip(tasks, self.columns, strict=True))
         columns = [
             numbers(task.name, column, dtype)
@@ -124,9 +124,24 @@ def host(y: Any) -> Any:
     """Return an array of any library as one that numpy reads: tensors leave their device."""
     if hasattr(y, "detach") and hasattr(y, "cpu"):
         return y.detach().cpu().numpy()
-    if hasattr(y, "__array__") or not hasattr(y, "__dlpack__"):
+    if isinstance(y, np.ndarray) or not hasattr(y, "__dlpack__"):
         return y
     return np.from_dlpack(y)
+
+
+def as_array(y: Any) -> NDArray[Any]:
+    """Return y as an array; of objects for a list that holds text beside other things.
+
+    numpy would make text of all of it: "nan" of a missing label, "1.5" of a number.
+    """
+    array: NDArray[Any] = np.asarray(host(y))
+    if array.dtype.kind == "T":  # numpy's own strings, which scikit-learn does not know
+        array = array.astype(object)
+    if array.dtype.kind in "US" and isinstance(y, list | tuple):
+        objects = np.array(y, dtype=object)
+        if not all(isinstance(value, str | bytes) for value in objects.ravel()):
+            return objects
+    return array
 
 
 def target_names(y: Any) -> list[str] | None:
@@ -136,6 +151,11 @@ def target_names(y: Any) -> list[str] | None:
     if isinstance(y, pd.Series) and y.name is not None:
         return [str(y.name)]
     return None
+
+
+def by_name(given: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a mapping of columns with their names as text, as tasks are named."""
+    return {str(name): value for name, value in given.items()}
 
 
 def column_of(series: pd.Series) -> NDArray[Any]:
@@ -150,10 +170,13 @@ def plain(column: NDArray[Any]) -> NDArray[Any]:
     if column.dtype != object:
         return column
     kinds = {type(v) for v in column.tolist()}
-    return np.array(column.tolist()) if kinds and kinds <= NUMBERS else column
+    return np.array(column.tolist()) if kinds and all(map(is_number, kinds)) else column
 
 
-NUMBERS = {int, float, bool, np.float64, np.float32, np.int64, np.int32, np.bool_}
+def is_number(kind: type) -> bool:
+    """Say whether values of a type are numbers or booleans."""
+    ours = kind in (int, float, bool)  # a subclass, such as an enumeration, means more
+    return ours or issubclass(kind, np.integer | np.floating | np.bool_)
 
 
 def missing(column: NDArray[Any]) -> NDArray[np.bool_]:
@@ -211,11 +234,9 @@ def check_labelled(labels: Labels, tasks: Sequence[Task], *, part: bool = False)
 
 def classes_of(name: str, column: NDArray[Any]) -> NDArray[Any]:
     """Return the classes of a column, sorted; ValueError for one that holds no classes."""
-    found = column[~missing(column)]
+    found = plain(column[~missing(column)])
     if not len(found):
         raise ValueError(no_label(name))
-    if found.dtype == object and one_type(found) in NUMBERS:
-        found = np.array(found.tolist())
     if found.dtype.kind == "f" and np.isinf(found).any():
         raise ValueError(
             f"Input y contains infinity or a value too large for dtype({str(found.dtype)!r}) "
@@ -242,16 +263,18 @@ EXACT = 2.0**53
 
 def one_type(values: NDArray[Any]) -> type | None:
     """Return the type that all objects of an array have, None for several."""
-    kinds = {type(v) for v in values}
+    kinds = {str if isinstance(v, str) else type(v) for v in values}
     return kinds.pop() if len(kinds) == 1 else None
 
 
 def indices(name: str, column: NDArray[Any], classes: NDArray[Any], unseen: str) -> Labels:
     """Return the class index of each label, NaN where missing."""
     there = ~missing(column)
-    labels = column[there]
+    labels = plain(column[there])
+    if sorted(labels.dtype.kind + classes.dtype.kind) in (["b", "f"], ["b", "i"], ["b", "u"]):
+        labels, classes = labels.astype(float), classes.astype(float)  # True is 1, as in Python
     found = np.full(len(column), np.nan)
-    places = pd.Index(comparable(classes)).get_indexer(pd.Index(comparable(labels)))
+    places = pd.Index(classes).get_indexer(pd.Index(labels))
     if unseen == "raise" and (places < 0).any():
         value = labels[int((places < 0).argmax())]
         raise ValueError(
@@ -260,13 +283,6 @@ def indices(name: str, column: NDArray[Any], classes: NDArray[Any], unseen: str)
         )
     found[there] = places
     return found
-
-
-def comparable(labels: NDArray[Any]) -> NDArray[Any]:
-    """Return labels with booleans as the integers that they equal, as objects or not."""
-    if labels.dtype == object and one_type(labels) in NUMBERS:
-        labels = np.array(labels.tolist())
-    return labels.astype(int) if labels.dtype == bool else labels
 
 
 def plain_word(value: Any) -> str:
@@ -280,116 +296,9 @@ def listed(classes: NDArray[Any]) -> str:
     return ", ".join(words) + (f", ... ({len(classes)})" if len(classes) > 10 else "")
 
 
-def resolve_kinds(tasks: Any, targets: Targets, preset: str | None) -> list[str]:
-    """Return the kind of each task, in ``WORDS``.
-
-    Parameters
-    ----------
-    tasks : None, str, or mapping of task name to str
-        The user's word; None leaves it to the preset, or to the columns where there is none:
-        floats are a regression, text and booleans a classification.
-    preset : "regression", "classification" or None
-        What the estimator's class makes of every task.
-    """
-    if isinstance(tasks, Mapping):
-        for name in tasks:
-            if name not in targets.names:
-                raise ValueError(
-                    f"tasks names {name!r}{closest(str(name), targets.names)}, which is no column "
-                    f"of y; its columns: {', '.join(targets.names)}"
-                )
-        words = [tasks.get(name) for name in targets.names]
-    elif tasks is None or isinstance(tasks, str):
-        words = [tasks] * len(targets)
-    else:
-        raise ValueError(
-            f"tasks={shown(tasks)} is not allowed; use one of {', '.join(WORDS)} for all, or a "
-            "dict of column to kind, e.g. {'price': 'regression', 'kind': 'multiclass'}"
-        )
-    kinds = []
-    for name, word, column in zip(targets.names, words, targets.columns, strict=True):
-        word = word or preset or guessed(name, column)
-        if word not in WORDS:
-            raise ValueError(
-                f"tasks: {word!r} is no kind of task{closest(str(word), WORDS)} (task {name!r}); "
-                f"allowed: {', '.join(WORDS)}"
-            )
-        if preset is not None and (word == "regression") != (preset == "regression"):
-            raise ValueError(
-                f"tasks: {word!r} of task {name!r} does not fit this estimator; use MultiTaskNet"
-                f"(tasks={{{name!r}: {word!r}, ...}}) for tasks of several kinds"
-            )
-        kinds.append(word)
-    return kinds
-
-
-def guessed(name: str, column: NDArray[Any]) -> str:
-    """Return the kind of a task by its labels; ValueError where they may be either."""
-    if column.dtype.kind == "f":
-        return "regression"
-    if column.dtype.kind in "iu":
-        raise ValueError(
-            f"task {name!r} holds integers, which may be classes or numbers; say which, e.g. "
-            f"tasks={{{name!r}: 'regression'}} or {{{name!r}: 'classification'}}"
-        )
-    return "classification"
-
-
-def make_tasks(targets: Targets, kinds: Sequence[str], classes: Any = None) -> list[Task]:
-    """Return the tasks' records, their columns side by side; criteria are not chosen yet.
-
-    Parameters
-    ----------
-    classes : None, array of classes for y of one dimension, or list of K arrays
-        All classes there are; None takes those that are in y.
-    """
-    given = [None] * len(targets) if classes is None else list(classes)
-    if classes is not None and targets.one_dimensional:
-        given = [classes]
-    if len(given) != len(targets):
-        raise ValueError(
-            f"classes has {len(given)} entries for {len(targets)} tasks; give a list with an "
-            "array of classes a task (None for a regression)"
-        )
-    tasks: list[Task] = []
-    first = 0
-    for name, kind, column, own in zip(targets.names, kinds, targets.columns, given, strict=True):
-        found = None
-        if kind != "regression":
-            found = classes_of(name, column) if own is None else np.unique(np.asarray(own))
-            if kind == "binary" and len(found) > 2:
-                raise ValueError(
-                    f"task {name!r} is binary and has {len(found)} classes: {listed(found)}; use "
-                    "'multiclass'"
-                )
-            if len(found) == 1:
-                warnings.warn(
-                    f"task {name!r} has one class only, {plain_word(found[0])}: it teaches "
-                    "nothing and is always predicted",
-                    stacklevel=4,
-                )
-            two = len(found) == 2 and kind != "multiclass"
-            kind = "binary" if two else "multiclass"
-        width = len(found) if found is not None and kind == "multiclass" else 1
-        tasks.append(Task(name, kind, unset, slice(first, first + width), found))
-        first += width
-    return tasks
-
-
-def check_classes(classes: Any, tasks: Sequence[Task], one_dimensional: bool) -> None:
-    """Raise ValueError unless ``classes`` are those that the tasks have, as in the first call."""
-    given = [classes] if one_dimensional else list(classes)
-    same = len(given) == len(tasks) and all(
-        (own is None) == (task.classes is None)
-        and (task.classes is None or np.array_equal(np.unique(np.asarray(own)), task.classes))
-        for own, task in zip(given, tasks, strict=True)
-    )
-    if not same:
-        raise ValueError(
-            f"classes={shown(classes)} is not the same as on last call to partial_fit; leave it out"
-        )
-
-
-def unset(prediction: Any, label: Any) -> Any:
-    """Stand for a criterion that has not been chosen yet."""
-    raise NotImplementedError("initialize() chooses the criteria")
+def side_by_side(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return columns as one array; of objects where their types have nothing in common."""
+    kinds = {"number" if c.dtype.kind in "biuf" else c.dtype.kind for c in columns}
+    if len(kinds) > 1:
+        columns = [c.astype(object) for c in columns]
+    return np.stack(columns, axis=1)

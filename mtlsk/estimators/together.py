@@ -14,6 +14,7 @@ from torch import Tensor
 from mtlsk import optimizers
 from mtlsk.aggregators import AGGREGATORS, LinearScalarization
 from mtlsk.descent import DivergenceError
+from mtlsk.estimators.device import seed_generators
 from mtlsk.estimators.regressor import MultiTaskRegressor
 from mtlsk.estimators.stacked import StackedNets, is_stackable
 from mtlsk.estimators.targets import Targets
@@ -168,7 +169,7 @@ class _Run:
         for epoch in range(1, self.net.max_epochs + 1):
             # as the net itself does, so that its shuffles are the members'
             seeds = np.random.SeedSequence([self.net.seed_, epoch])
-            torch.manual_seed(int(seeds.generate_state(1)[0]))
+            seed_generators(int(seeds.generate_state(1)[0]), self.device)
             self._epoch(epoch, batches)
             if len(self.dead) == len(self.weights):
                 return

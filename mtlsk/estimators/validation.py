@@ -30,7 +30,7 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
         accept_sparse="csr",
     )
     with np.errstate(over="ignore"):
-        array = checked.astype(estimator.dtype)
+        array = checked.astype(estimator.dtype_)
     values = array.data if issparse(array) else array
     if not np.isfinite(values).all():
         place = np.argwhere(~np.isfinite(values))[0]
@@ -47,7 +47,7 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
                 "make_pipeline(SimpleImputer(), ...)"
             )
         raise ValueError(
-            f"Input X contains infinity or a value too large for dtype({estimator.dtype!r}) "
+            f"Input X contains infinity or a value too large for dtype({estimator.dtype_!r}) "
             f"({where}); "
             "clip or scale the column first"
         )

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtlsk.component import closest, shown
-from mtlsk.estimators.targets import host, listed
+from mtlsk.estimators.targets import by_name, host, listed
 from mtlsk.modules import Task
 
 Weights = NDArray[np.float64]
 
 
 def check_sample_weight(sample_weight: Any, shape: tuple[int, int]) -> Weights:
-    """Return ``sample_weight`` (n,) or (n, K) as a matrix (n, K).
+    """Return ``sample_weight`` (n,) or (n, K) as a matrix (n, K), the largest of a column 1.
 
     Raises
     ------
@@ -42,11 +42,22 @@ def check_sample_weight(sample_weight: Any, shape: tuple[int, int]) -> Weights:
         raise ValueError(
             f"Negative values in sample_weight: {weights.min():g}; weights are numbers >= 0"
         )
-    return np.broadcast_to(weights.reshape(n, -1), shape).copy()
+    return largest_one(np.broadcast_to(weights.reshape(n, -1), shape))
+
+
+def largest_one(weights: Weights) -> Weights:
+    """Return weights (n, K) divided by the largest of their column: sums stay finite."""
+    top = weights.max(axis=0, initial=0.0)
+    return weights / np.where(top > 0, top, 1.0)
 
 
 def label_weights(
-    labels: NDArray[Any], tasks: Sequence[Task], sample_weight: Any, class_weight: Any
+    labels: NDArray[Any],
+    tasks: Sequence[Task],
+    sample_weight: Any,
+    class_weight: Any,
+    *,
+    part: bool = False,
 ) -> tuple[NDArray[Any], Weights | None]:
     """Return the labels without those of weight 0, and the others' weights (n, K).
 
@@ -56,7 +67,8 @@ def label_weights(
     Raises
     ------
     ValueError
-        For wrong weights, and where no label of a task is left.
+        For wrong weights, and where no label of a task is left; for ``part`` of a stream, where
+        none is left at all.
     """
     if sample_weight is None and class_weight is None:
         return labels, None
@@ -70,15 +82,17 @@ def label_weights(
                 places = labels[there, k].astype(int)
                 weights[there, k] *= of_classes(task, word, places, weights[there, k])[places]
     there = ~np.isnan(labels) & (weights > 0)
-    if not there.any(axis=0).all():
-        name = tasks[int((~there.any(axis=0)).argmax())].name
+    left = there.any(axis=0)
+    if not (left.any() if part else left.all()):
+        name = tasks[int(left.argmin())].name
         raise ValueError(
             f"sample_weight or class_weight is zero for every label of task {name!r}; give one of "
             "them a positive weight, or leave the task out"
         )
     labels = np.where(there, labels, np.nan).astype(labels.dtype)
-    means = np.where(there, weights, 0.0).sum(axis=0) / there.sum(axis=0)
-    weights = np.where(there, weights / means, 0.0)
+    weights = largest_one(np.where(there, weights, 0.0))
+    means = weights.sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+    weights /= np.where(left, means, 1.0)
     return labels, None if np.allclose(weights[there], 1.0, rtol=1e-12) else weights
 
 
@@ -94,9 +108,10 @@ def per_task(class_weight: Any, tasks: Sequence[Task]) -> list[Any]:
     names = [task.name for task in tasks]
     words: list[Any]
     if isinstance(class_weight, Mapping):
-        if len(tasks) == 1 and not set(class_weight) <= set(names):
+        if len(tasks) == 1 and not any(is_word(word) for word in class_weight.values()):
             words = [class_weight]
         else:
+            class_weight = by_name(class_weight)
             for name in class_weight:
                 if name not in names:
                     raise ValueError(
@@ -122,6 +137,11 @@ def per_task(class_weight: Any, tasks: Sequence[Task]) -> list[Any]:
                 "'balanced' or {class: weight}"
             )
     return words
+
+
+def is_word(word: Any) -> bool:
+    """Say whether this is what a task may have, and not the weight of a class."""
+    return word is None or isinstance(word, str | Mapping)
 
 
 def of_classes(task: Task, word: Any, places: NDArray[Any], weights: Weights) -> Weights:

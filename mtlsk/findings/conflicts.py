@@ -45,9 +45,12 @@ def conflict(m: Measured) -> Finding:
 
 
 def recorded(m: Measured) -> list[tuple[int, Any]]:
-    """Return (epoch, cosines (K, K)) of the epochs with a record."""
+    """Return (epoch, cosines (K, K)) of the epochs with a record, the steps' or ConflictLog's."""
     k = len(m.names)
-    rows = [(row.get("epoch", i + 1), row.get("cosines")) for i, row in enumerate(m.history)]
+    rows = [
+        (row.get("epoch", i + 1), row.get("cosines", row.get("logged_cosines")))
+        for i, row in enumerate(m.history)
+    ]
     return [(int(epoch), c) for epoch, c in rows if c is not None and len(c) == k]
 
 
@@ -58,10 +61,10 @@ def when(m: Measured, i: int, j: int) -> str:
     if not known:
         return ""
     if not values:
-        return " (in training never together in a batch)"
+        return " (in training there was nothing to compare)"
     last, value = values[-1]
     if value >= CONFLICT:
-        return f" (but in the batches of epoch {last} on average {value:.2f})"
+        return f" (but {value:.2f} in training, at epoch {last})"
     since = last
     for epoch, value in reversed(values):
         if value >= CONFLICT:

@@ -9,6 +9,7 @@ import torch
 from sklearn.base import is_classifier
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
+from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -99,10 +100,11 @@ def numeric_tasks(estimator: Any, n_tasks: int) -> list[bool]:
 def columns_of(estimator: Any, X: Any, y: Any) -> tuple[list[Any], list[Any]]:
     """Return labels and predictions of the whole estimator, task by task, each of shape (n,).
 
-    ValueError where they differ in their number.
+    ValueError where they differ in their number, or in that of their rows.
     """
     truth = Targets(y).columns
     prediction = Targets(estimator.predict(X)).columns
+    check_consistent_length(prediction[0], truth[0])
     if len(prediction) != len(truth):
         raise ValueError(f"y has {len(truth)} tasks, but the prediction has {len(prediction)}")
     return truth, prediction

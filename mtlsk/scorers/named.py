@@ -77,15 +77,18 @@ class Scores(dict[str, Scorer]):
     def __call__(self, estimator: Any, X: Any, y: Any) -> dict[str, float]:
         """Return the score of each."""
         found: dict[str, float] = {}
-        shared: tuple[Any, ...] | None = None
+        shared: list[Any] | None = None
         for name, scorer in self.items():
             if type(scorer) is WorstR2 and not has_regression(estimator):
                 continue  # there is no such score of classes
-            if isinstance(scorer, CertificateScorer) and scorer.of_gramian and shared is None:
-                net, inner_X, inner_y = unwrap(estimator, X, y)
-                shared = (*net.task_gramian(inner_X, inner_y), rounding_of(net))
+            of_gramian = isinstance(scorer, CertificateScorer) and scorer.of_gramian
+            if of_gramian and shared is None:
+                shared = gramian_if_any(estimator, X, y)
+            if of_gramian and not shared:
+                found[name] = math.nan
+                continue
             try:
-                if isinstance(scorer, CertificateScorer) and scorer.of_gramian:
+                if isinstance(scorer, CertificateScorer) and of_gramian:
                     assert shared is not None
                     found[name] = scorer.value(shared[0], shared[1], rounding=shared[2])
                 else:
@@ -100,6 +103,19 @@ class Scores(dict[str, Scorer]):
     def _accept_sample_weight(self) -> bool:
         """Say that scikit-learn need not pass sample_weight."""
         return False
+
+
+def gramian_if_any(estimator: Any, X: Any, y: Any) -> list[Any]:
+    """Return Gramian, losses and rounding; an empty list, and a warning, where there are none.
+
+    That is where a task has no label, or one of a class that the fit has not seen.
+    """
+    net, X, y = unwrap(estimator, X, y)
+    try:
+        return [*net.task_gramian(X, y), rounding_of(net)]
+    except ValueError as error:
+        warnings.warn(f"no Gramian of these rows, so certificates are NaN: {error}", stacklevel=3)
+        return []
 
 
 def has_regression(estimator: Any) -> bool:
