@@ -312,6 +312,12 @@ def test_criteria_by_task():
         "own",
     ]
     assert seen[0] == ((64, 3), torch.int64)
+    regressions = MIXED[["price", "price"]].set_axis(["a", "b"], axis=1)
+    params = {"criterion": {"b": "absolute_error"}, "lr": 0.0, "max_epochs": 1}
+    net = mixed(**params, tasks="regression").fit(X, regressions)
+    residual = (regressions - net.predict(X)).to_numpy()
+    wanted = [(residual[:, 0] ** 2).mean(), np.abs(residual[:, 1]).mean()]
+    np.testing.assert_allclose(net.history_[-1, "train_losses"], wanted, rtol=1e-5)
     named = mixed(criterion="huber", max_epochs=1).fit(X, MIXED)
     assert named.tasks_[0].criterion.__name__ == "huber"
 
@@ -588,6 +594,10 @@ ERRORS = {
         "'t' holds times",
     ),
     "rows to score": (lambda: classifier().fit(X, TWO).score(X[:40], TWO), r"\[40, 90\]"),
+    "one criterion that reduces": (
+        lambda: classifier(criterion=lambda f, y: (f[:, 0] - y).mean()).fit(X, np.c_[TWO, TWO]),
+        r"losses have shape \(\) for labels of shape \(64, 2\)",
+    ),
     "dtype": (lambda: mixed(dtype="float16").fit(X, MIXED), "'float32' or 'float64'"),
 }
 

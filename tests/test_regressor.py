@@ -519,6 +519,22 @@ def test_partial_fit_is_one_pass():
     assert sum(b["train_batch_size"] for b in net.history_[-1]["batches"]) == 20
 
 
+def test_a_part_of_a_stream_may_lack_a_task_s_labels():
+    net = make().fit(X, Y)
+    before = net.predict(X)
+    gap = Y.copy()
+    gap[:, 1] = np.nan
+    net.partial_fit(X, gap)
+    assert not np.array_equal(net.predict(X), before)
+    with pytest.raises(ValueError, match="no task has a label"):
+        net.partial_fit(X, np.full_like(Y, np.nan))
+
+
+def test_targets_may_be_a_tensor_that_requires_a_gradient():
+    y = torch.tensor(Y, requires_grad=True)
+    assert np.array_equal(make().fit(X, y).predict(X), make().fit(X, Y).predict(X))
+
+
 STATEFUL = {
     "scalarization": {},
     "cone": {"aggregator": "ConicGrad"},

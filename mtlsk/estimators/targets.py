@@ -67,8 +67,6 @@ class Targets:
         if issparse(y):
             y = y.toarray()
         array = as_array(y)
-        if array.dtype.kind == "T":  # numpy's own strings, which scikit-learn does not know
-            array = array.astype(object)
         if array.dtype.kind in "OSUM" and array.ndim in (1, 2):
             return array
         checked: NDArray[Any] = check_array(
@@ -137,6 +135,8 @@ def as_array(y: Any) -> NDArray[Any]:
     numpy would make text of all of it: "nan" of a missing label, "1.5" of a number.
     """
     array: NDArray[Any] = np.asarray(host(y))
+    if array.dtype.kind == "T":  # numpy's own strings, which scikit-learn does not know
+        array = array.astype(object)
     if array.dtype.kind in "US" and isinstance(y, list | tuple):
         objects = np.array(y, dtype=object)
         if not all(isinstance(value, str | bytes) for value in objects.ravel()):

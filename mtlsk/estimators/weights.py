@@ -89,7 +89,7 @@ def label_weights(
             f"sample_weight or class_weight is zero for every label of task {name!r}; give one of "
             "them a positive weight, or leave the task out"
         )
-    labels = np.where(there, labels, np.nan).astype(labels.dtype)
+    labels = np.where(there, labels, np.nan)
     weights = largest_one(np.where(there, weights, 0.0))
     means = weights.sum(axis=0) / np.maximum(there.sum(axis=0), 1)
     weights /= np.where(left, means, 1.0)
@@ -147,14 +147,15 @@ def is_word(word: Any) -> bool:
 def of_classes(task: Task, word: Any, places: NDArray[Any], weights: Weights) -> Weights:
     """Return the weight of each class of a task, 1 for those that a dict leaves out.
 
-    "balanced" is n / (C n_c) for the C classes that are there, in sums of the rows' weights.
+    "balanced" is 1 / n_c, in sums of the rows' weights; scikit-learn's factor n / C is lost in the
+    division by the mean.
     """
     assert task.classes is not None
     own = np.ones(len(task.classes))
     if word == "balanced":
         totals = np.bincount(places, weights=weights, minlength=len(own))
         present = totals > 0
-        own[present] = totals.sum() / (present.sum() * totals[present])
+        own[present] = 1 / totals[present]
         return own
     known = {c.item() if isinstance(c, np.generic) else c: i for i, c in enumerate(task.classes)}
     whole = all(label in word for label in known)  # then a part of the rows may lack some class
