@@ -201,7 +201,8 @@ class MultiTaskNet(LiveObjects, CallbackSupportMixin):  # type: ignore[misc]
         Parameters
         ----------
         X, y, sample_weight : as for :meth:`fit`
-            After the first call a task may be without labels.
+            After the first call a task may be without labels. Weights count within a call: those of
+            each have the mean 1, and "balanced" is of its own labels.
         classes : array of classes, or list of K arrays (None for a regression), or None
             In the first call: all classes there will be. None takes those that are in y.
         """
