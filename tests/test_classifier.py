@@ -130,6 +130,16 @@ def test_probabilities_are_those_of_the_logits():
     np.testing.assert_allclose(net.predict_proba(X), odds / odds.sum(1, keepdims=True), rtol=1e-9)
 
 
+def test_a_tie_is_the_first_class_s():
+    for y in (TWO, THREE):
+        net = classifier(max_epochs=1).fit(X, y)
+        with torch.no_grad():
+            for parameter in net.module_.head.parameters():
+                parameter.zero_()
+        assert (net.predict(X) == net.classes_[net.predict_proba(X).argmax(1)]).all()
+        assert (net.predict(X) == net.classes_[0]).all()
+
+
 def test_probabilities_of_sure_predictions_do_not_overflow():
     net = classifier(max_epochs=1).fit(X, TWO)
     with torch.no_grad():

@@ -97,6 +97,7 @@ PARAMETERS = {
     "activation": ({"activation": "rely"}, "activation='rely'", "relu"),
     "activation, a list": ({"activation": ["relu"]}, "activation=['relu']", "tanh"),
     "criterion": ({"criterion": "mse"}, "criterion='mse'", "squared_error"),
+    "criterion, a class": ({"criterion": nn.MSELoss}, "MSELoss is a class", "a function"),
     "criterion=5": ({"criterion": 5}, "criterion=5", "squared_error"),
     "device": ({"device": "gpu"}, "device='gpu'", "'cpu'", "'auto'"),
     "gramian": ({"gramian": "exakt"}, "'exakt'", ("Exact", "auto")),
@@ -123,6 +124,7 @@ PARAMETERS = {
         "module__activation",
     ),
     "module of the wrong width": ({"module": nn.Linear(4, 2), **OWN}, "(40, 2)", "(40, 3)"),
+    "module that is too wide": ({"module": nn.Linear(4, 4), **OWN}, "(40, 4)", "(40, 3)"),
     "module of one dimension": (
         {"module": nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)), **OWN},
         "(40,)",

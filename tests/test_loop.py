@@ -489,6 +489,22 @@ class Halved(MultiTaskRegressor):
         return losses + losses.flip(1) * 0.5, mask
 
 
+class HalvedMeans(MultiTaskRegressor):
+    """The same of the means."""
+
+    def task_losses(self, y_pred, y, X=None):
+        losses, rows = super().task_losses(y_pred, y, X)
+        return losses + losses.flip(0) * 0.5, rows
+
+
+class OneARow(MultiTaskRegressor):
+    """One loss for all tasks of a row."""
+
+    def element_losses(self, y_pred, y, X=None):
+        losses, mask = super().element_losses(y_pred, y, X)
+        return losses.mean(1, keepdim=True), mask
+
+
 @pytest.mark.parametrize("gramian", ["auto", "online", "budget"])
 def test_what_is_not_separable_is_differentiated_by_autograd(gramian):
     own = {"gramian": gramian, "optimizer": "SGD", "lr": 0.05}
@@ -500,8 +516,16 @@ def test_what_is_not_separable_is_differentiated_by_autograd(gramian):
         wide = {"hidden_layer_sizes": (64, 64)}
         nearly(tuples, make(module=TwoOutputs, **wide, **plain).fit(X, Y))
         nearly(mixed, Halved(aggregator="MGDA", **small, **plain).fit(X, Y))
+        means = HalvedMeans(aggregator="MGDA", **small, **own).fit(X, Y)
+        nearly(means, mixed)
+    assert tuples.predict(X).shape == Y.shape
     assert bool(parameters(tuples).isfinite().all())
     assert not torch.equal(parameters(mixed), parameters(make(**own).fit(X, Y)))
+
+
+def test_losses_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"losses have shape \(50, 1\) for labels of .*\(50, 3\)"):
+        OneARow(max_epochs=1).fit(X, Y)
 
 
 class Regularised(nn.Module):

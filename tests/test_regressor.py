@@ -394,6 +394,33 @@ def test_score_is_the_mean_r2_over_labelled_rows():
     assert flat.score(X, Y[:, 0]) == pytest.approx(r2_score(Y[:, 0], flat.predict(X)))
 
 
+def test_a_task_without_labels_has_no_part_in_the_score():
+    net, y = make().fit(X, Y), Y.copy()
+    y[:, 1] = np.nan
+    scores = r2_score(Y, net.predict(X), multioutput="raw_values")
+    assert net.score(X, y) == pytest.approx((scores[0] + scores[2]) / 2)
+    with pytest.raises(ValueError, match="no task with enough labels"):
+        net.score(X[:1], Y[:1])
+
+
+def test_the_loss_that_callbacks_get_is_of_the_tasks_that_have_labels():
+    net, y = make().fit(X, Y), torch.tensor(Y)
+    output = net.forward(X)
+    y[:, 1] = torch.nan
+    wanted = ((output - y)[:, [0, 2]] ** 2).mean()
+    torch.testing.assert_close(net.get_loss(output, y), wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_row_is_predicted_the_same_with_any_others(dtype):
+    """Bit for bit: 64 + 1 rows are two whole blocks and a rest."""
+    net = make(dtype=dtype, hidden_layer_sizes=(64, 64)).fit(X, Y)
+    rows = np.random.default_rng(1).normal(size=(65, 4))
+    whole = net.predict(rows)
+    for n in (1, 2, 3, 31, 33, 48):
+        assert np.array_equal(net.predict(rows[:n]), whole[:n])
+
+
 # ---- history and table
 
 

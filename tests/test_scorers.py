@@ -316,6 +316,8 @@ def test_r2_of_a_constant_target_and_of_too_few_labels():
     for k in (0, 1, 3):
         assert scores[k] == pytest.approx(r2_score(truth[:, k], fit[:, k]))
     assert np.isnan(scores[2])
+    none_but_one = np.array([[0.0], [0.0], [1.0]])  # labels of weight 0 are none
+    assert np.isnan(r2_per_task(truth[:, 3:], fit[:, 3:], none_but_one))
 
 
 # ---- what they are not for

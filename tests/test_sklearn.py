@@ -98,6 +98,8 @@ def test_what_an_estimator_has_before_and_after_fit():
     assert not hasattr(MultiTaskRegressor(), "predict_proba")
     assert not hasattr(MultiTaskRegressor().fit(X, Y), "decision_function")
     assert hasattr(MultiTaskClassifier(), "predict_proba")
+    assert hasattr(MultiTaskNet(tasks={"a": "regression", "b": "binary"}), "predict_proba")
+    assert not hasattr(MultiTaskNet(tasks={"a": "regression"}), "predict_proba")
 
 
 def test_other_feature_names_are_refused():
