@@ -8,7 +8,8 @@ import torch
 
 from mtlsk import Descent, MultiTaskRegressor
 from mtlsk.certificates import critical_cone
-from mtlsk.controllers import ConeAngle
+from mtlsk.controllers import CONTROLLERS, ConeAngle
+from mtlsk.estimators.live import build_component
 
 
 def run(controller, steps=20, aggregator="ConicGrad", seed=0):
@@ -49,13 +50,7 @@ def test_it_is_refused_where_there_is_no_cone():
         with pytest.raises(ValueError, match=f"cone of ConicGrad, and {wrong} has none"):
             run(ConeAngle(), aggregator=wrong)
     with pytest.raises(ValueError, match=r"c_min=0.9 is above c_max=0.5; exchange them"):
-        run(MultiTaskRegressor._build(*_spec(c_min=0.9, c_max=0.5)))
-
-
-def _spec(**params):
-    from mtlsk.controllers import CONTROLLERS
-
-    return CONTROLLERS, "ConeAngle", params
+        run(build_component(CONTROLLERS, "ConeAngle", {"c_min": 0.9, "c_max": 0.5}))
 
 
 def test_with_kept_weights_the_angle_is_kept_too():
