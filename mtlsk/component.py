@@ -137,6 +137,9 @@ class Registry(Generic[T]):
         self.base: type[T] = base
         self.fallback = fallback
 
+    def __repr__(self) -> str:
+        return f"<Registry {self.package}>"
+
     def members(self) -> dict[str, type[T]]:
         """Return name -> class for the package's own members, then installed entry points."""
         found = self.own()

@@ -83,7 +83,7 @@ LOOKS["hidden_layer_sizes"] = (64, 64)
         {"iterator_train": DataLoader, "iterator_train__shuffle": False},
         {"optimizer": "Muon", "optimizer__direction_preservation": 0.1},
     ],
-    ids=str,
+    ids=lambda params: "-".join(params) or "as it is",
 )
 @pytest.mark.parametrize("y", [Y, SOME], ids=["all", "some"])
 def test_in_full_precision_it_is_the_same_net_to_the_bit(accelerator, params, y):

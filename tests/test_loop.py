@@ -105,7 +105,7 @@ def test_label_counts_are_those_of_each_batch():
         (Dataset(pd.DataFrame(X), Y), {}, False),
         (torch.utils.data.TensorDataset(torch.from_numpy(X)), {}, False),
     ],
-    ids=str,
+    ids=("arrays", "shuffled", "no y", "sparse", "loader", "dict", "frame", "other dataset"),
 )
 def test_arrays_are_sliced_and_everything_else_is_loaded_by_torch(dataset, options, ours):
     loader = batches(dataset, 16, **options)
