@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from mtlsk.drawing import BLUE, VERMILION, plain
-from mtlsk.outcome import STUDIES, Results, better
+from mtlsk.outcome import SCALARIZATION, SEARCH, Results, better
 from mtlsk.pareto import Mask, Values, non_dominated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+STUDIES = (SEARCH, SCALARIZATION)
 Trials = dict[str, pd.DataFrame]
 
 COLOUR = {"search": BLUE, "scalarization": VERMILION}

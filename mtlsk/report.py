@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from mtlsk.figure import picture
-from mtlsk.outcome import STUDIES, Results
+from mtlsk.outcome import SCALARIZATION, SEARCH, Results
 from mtlsk.pareto import Comparison, compare_fronts, non_dominated
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Results", "write_report"]
 
+STUDIES = (SEARCH, SCALARIZATION)
 Trials = dict[str, pd.DataFrame]
 
 SHOWN = 20
