@@ -23,6 +23,8 @@ LAYERS = [
     "worker",
     "sweep batch",
     "pool problem sampler results heartbeat",
+    "tablemodel",
+    "preparation",
     "search folder",
     "trials",
     "studyfile",
