@@ -41,7 +41,7 @@ class Preparation:
     scaler: StandardScaler | None
 
     @classmethod
-    def fit(cls, data: pd.DataFrame, target: Array, *, scale_X: bool, scale_y: bool) -> Self:  # noqa: N803
+    def fit(cls, data: pd.DataFrame, target: Array, *, scale_X: bool, scale_y: bool) -> Self:
         """Learn from the features (n, d) and targets (n, K) of the training rows."""
         text = [c for c in data if not pd.api.types.is_numeric_dtype(data[c])]
         numbers = [c for c in data if c not in text]
