@@ -5,7 +5,7 @@ from pathlib import Path
 
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # or scikit-learn skips its check of array input
 
-# several processes of tests at once share the cores, and numbers do not depend on how many there are
+# processes of tests share the cores, and numbers do not depend on how many cores there are
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
