@@ -77,7 +77,7 @@ def test_readme_opens_with_the_two_commands():
     assert "study run studies/quickstart.toml" in first
     assert "pip install" in second
     assert "'.[test]'" in second
-    assert second.endswith("pytest")
+    assert "python -m pytest" in second
 
 
 def test_readme_tells_what_the_sarcos_report_found():
