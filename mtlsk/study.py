@@ -27,6 +27,7 @@ from optuna.trial import TrialState
 
 from mtlsk.folder import MARKER, check_folder, check_same, write_atomically
 from mtlsk.machine import machine, versions
+from mtlsk.outcome import Results
 from mtlsk.pool import Pool, Work
 from mtlsk.problem import Problem, check_space
 from mtlsk.results import read_results
@@ -212,10 +213,11 @@ class Study:
 
     def trials(self) -> pd.DataFrame:
         """Return one row a finished or failed trial of search and scalarization."""
-        table: pd.DataFrame = read_results(self.file.study.name, open_storage(self.storage_url))[
-            "trials"
-        ]
-        return table
+        return self.results().trials
+
+    def results(self) -> Results:
+        """Return all that is known of what is done so far."""
+        return Results(**read_results(self.file.study.name, open_storage(self.storage_url)))
 
     # ---- where it is kept
 
