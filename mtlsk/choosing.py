@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mtlsk import models
+from mtlsk.estimators import MultiTaskRegressor
+from mtlsk.machine import versions
 from mtlsk.outcome import SCALARIZATION, SEARCH, Results
 from mtlsk.pareto import Values, compare_fronts, non_dominated
+from mtlsk.problem import Problem
 from mtlsk.studyfile import StudyError
+from mtlsk.tablemodel import TableModel
 
 RHO = 1e-3
 """Share of the weighted sum in the augmented Chebyshev value: it breaks ties."""
@@ -143,3 +149,52 @@ def choose(
         preference=dict(zip(results.objectives, weights.tolist(), strict=True)),
         n_front=len(rows),
     )
+
+
+def kept(out: str | Path, choice: Choice) -> TableModel:
+    """Return the model that was kept of a trial.
+
+    Raises
+    ------
+    StudyError
+        In one line, where it is not there (on another machine, or removed) or cannot be read.
+    """
+    path = models.path(out, choice.which, choice.number)
+    name = f"the model of {choice.which} trial {choice.number}"
+    again = "train it again: --refit, or Study.best(..., refit=True)"
+    try:
+        model = TableModel.load(path)
+    except FileNotFoundError:
+        raise StudyError(
+            f"{name} is not here ({path} is missing: another machine may have it, or [study] "
+            f"models is 'none'); {again}"
+        ) from None
+    except ValueError as error:
+        raise StudyError(f"{name}: {error}; {again}") from None
+    if model.about.get("trial") != choice.number or model.about.get("params") != choice.params:
+        raise StudyError(f"{path} holds a model of another run; {again}")
+    return model
+
+
+def refit(problem: Problem, name: str, choice: Choice) -> TableModel:
+    """Train the model of a trial again, with its keyword arguments, on the rows it had.
+
+    Parameters
+    ----------
+    problem : Problem
+        Of the study.
+    name : str
+        Of the study.
+    choice : Choice
+    """
+    fold = problem.folds[-1]
+    net = MultiTaskRegressor(**choice.params).fit(*problem.training(fold))
+    about = {
+        "study": name,
+        "of": choice.which,
+        "trial": choice.number,
+        "params": choice.params,
+        "data": {"name": problem.name, "sha256": problem.sha256},
+        "versions": versions(),
+    }
+    return TableModel(net, fold.preparation, problem.feature_names, problem.task_names, about)
