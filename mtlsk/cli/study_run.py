@@ -113,7 +113,7 @@ def report(folder: Path, name: str, url: str, arguments: argparse.Namespace) -> 
     from mtlsk.trials import open_storage
 
     before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
-    results = Results(**read_results(name, open_storage(url)))
+    results = Results(**read_results(name, open_storage(url), folder))
     comparison = write_report(results, folder)
     written = [p for p in folder.iterdir() if before.get(p) != p.stat().st_mtime_ns]
     files = sorted(relative(p) for p in written if p.suffix in (".md", ".html", ".csv", ".png"))
