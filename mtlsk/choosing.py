@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,39 @@ class Choice:
     n_front: int
 
 
+class Best:
+    """The trial that a preference chose, and its model.
+
+    Attributes
+    ----------
+    choice : Choice
+    number : int
+    params : dict
+        Keyword arguments of the estimator.
+    objectives : DataFrame indexed by objective
+        ``validation`` and ``test``.
+    model : TableModel
+        As it was kept, or trained again; StudyError where it is not there.
+    """
+
+    def __init__(self, choice: Choice, study: str, source: Path | Problem) -> None:
+        self.choice = choice
+        self.number = choice.number
+        self.params = choice.params
+        self.objectives = pd.DataFrame({"validation": choice.validation, "test": choice.test})
+        self._study, self._source = study, source
+
+    @cached_property
+    def model(self) -> TableModel:
+        """The model of the trial, loaded or trained when it is first asked for."""
+        if isinstance(self._source, Path):
+            return kept(self._source, self.choice)
+        return refit(self._source, self._study, self.choice)
+
+    def __repr__(self) -> str:
+        return f"Best(trial {self.number}, {self.choice.validation} on validation)"
+
+
 def choose(
     results: Results, preference: Sequence[float] | None = None, which: str = SEARCH
 ) -> Choice | None:
@@ -161,7 +195,7 @@ def kept(out: str | Path, choice: Choice) -> TableModel:
     """
     path = models.path(out, choice.which, choice.number)
     name = f"the model of {choice.which} trial {choice.number}"
-    again = "train it again: --refit, or Study.best(..., refit=True)"
+    again = "train it again: --refit, or best(..., refit=True)"
     try:
         model = TableModel.load(path)
     except FileNotFoundError:

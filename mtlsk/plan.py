@@ -194,7 +194,7 @@ def seconds_of(problem: Problem, params: Mapping[str, Any], which: str) -> float
     except DivergenceError:
         if not net.history_:
             return 0.0
-    return float(net.history_[-1, "dur"]) * epochs
+    return float(net.history_[-1, "dur"]) * float(epochs)
 
 
 def speed_up(study: Study) -> str:

@@ -133,9 +133,8 @@ def get_model(
 def print_choice(name: str, results: Results, chosen: Choice, other: Choice | None) -> None:
     """Print the parameters and objectives of the chosen trial, and scalarization's."""
     weights = ", ".join(f"{o} {w:.3g}" for o, w in chosen.preference.items())
-    print(
-        f"study {name!r}: {chosen.n_front} trials on the front of the search; preference {weights}"
-    )
+    many = "trial" if chosen.n_front == 1 else "trials"
+    print(f"study {name!r}: {chosen.n_front} {many} on the search's front; preference {weights}")
     print(f"trial {chosen.number} of the search:")
     width = max(map(len, chosen.params), default=0)
     for key, value in chosen.params.items():
