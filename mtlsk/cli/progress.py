@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 LINE = 30.0
 """Seconds between two lines where there is no terminal."""
+
+FORMAT = "{percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {desc}"
 
 LOOK = 2.0
 """Seconds, at least, between two looks at the front: each reads the storage."""
@@ -44,7 +47,10 @@ class Progress:
             from tqdm import tqdm
 
             total = sum(self.study.wanted.values())
-            self.bar = tqdm(total=total, unit="trial", leave=False, dynamic_ncols=True)
+            sized = all(os.get_terminal_size(sys.stderr.fileno()))
+            # a terminal that does not say how large it is would get no bar at all
+            size: dict[str, Any] = {"dynamic_ncols": True} if sized else {"ncols": 100, "nrows": 20}
+            self.bar = tqdm(total=total, leave=False, bar_format=FORMAT, **size)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -65,7 +71,7 @@ class Progress:
                 self.bar.initial = done  # of an earlier run: it tells nothing of how fast this is
             self.bar.n = done
             self.bar.total = sum(wanted.values())
-            self.bar.set_postfix_str(self.text(counts, wanted))
+            self.bar.set_description_str(self.text(counts, wanted))
         elif now - self.line[0] >= LINE and done > self.line[1]:
             self.look(counts, now)
             self.line = now, done
@@ -83,13 +89,11 @@ class Progress:
         self.looked = time.monotonic(), complete
 
     def text(self, counts: Mapping[str, Counts], wanted: Mapping[str, int]) -> str:
-        """Return the counts of every study, what failed, and the hypervolume."""
-        parts = [f"{which} {c.done}/{wanted[which]}" for which, c in counts.items()]
+        """Return the hypervolume, what failed, and the counts of every study."""
         failed = sum(c.failed for c in counts.values())
-        if failed:
-            parts.append(f"{failed} failed")
-        if self.volume is not None:
-            parts.append(f"hypervolume {self.volume:.3f}")
+        parts = [f"hypervolume {self.volume:.3f}"] if self.volume is not None else []
+        parts += [f"{failed} failed"] if failed else []
+        parts += [f"{which} {c.done}/{wanted[which]}" for which, c in counts.items()]
         return ", ".join(parts)
 
     def left(self, now: float, done: int, total: int) -> str:
