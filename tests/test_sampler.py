@@ -78,7 +78,9 @@ def test_every_sampler_draws_by_seed_and_draw(name):
 
 def test_a_sampler_that_there_is_not():
     assert sampler_name("nsga-ii") == "NSGA-II"
-    with pytest.raises(StudyError, match=r"unknown sampler 'nsga2' \(did you mean 'NSGA-II'\?\).*GP"):
+    with pytest.raises(
+        StudyError, match=r"unknown sampler 'nsga2' \(did you mean 'NSGA-II'\?\).*GP"
+    ):
         sampler_name("nsga2")
 
 
