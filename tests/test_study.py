@@ -46,6 +46,9 @@ aggregator__c = {{}}
 controller = ["none", "APT"]
 task_scale = {{ simplex = true }}
 lr = {lr}
+[baselines]
+equal_weights = 0
+single_task = 0
 """
 LR = "{ low = 1e-3, high = 3e-2, log = true }"
 
@@ -288,7 +291,7 @@ def write_baseline(folder, *, epochs, wanted):
     """Write a study of one trial of the search and many of the baseline."""
     path = write(folder, epochs=epochs)
     text = path.read_text().replace("trials = 3", "trials = 1")
-    path.write_text(f"{text}\n[baselines]\nscalarization = {wanted}\n")
+    path.write_text(f"{text}\nscalarization = {wanted}\n")
     return path
 
 
