@@ -1,12 +1,15 @@
 """From a table to predictions on the command line, without Python."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from mtlsk.cli import main
+from mtlsk.cli import build_parser, main
 from mtlsk.fitting import parse_settings
 
 QUICK = ("--set", "max_epochs=3", "--set", "hidden_layer_sizes=[8]")
@@ -156,3 +159,27 @@ def test_wrong_input_is_one_line_and_code_2_and_leaves_nothing(
     assert err.count("\n") == 1
     assert any(word in err for word in words.split("|")), err
     assert sorted(folder.iterdir()) == before
+
+
+def test_the_commands_of_the_readme_work(capsys, tmp_path, monkeypatch):
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    blocks = re.findall(r"```shell\n(mtlsk .*?)```", readme, flags=re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert len(lines) == 7
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(40, 4)), columns=["size", "age", "price", "demand"])
+    frame.to_csv("my.csv", index=False)
+    frame.drop(columns=["price", "demand"]).to_csv("new.csv", index=False)
+    for line in lines:
+        words, _, target = line.removeprefix("mtlsk ").partition(" > ")
+        arguments = build_parser().parse_args(shlex.split(words))
+        if getattr(arguments, "action", "") in ("run", "best"):
+            continue  # long, and tested elsewhere
+        code, out, err = run(capsys, *shlex.split(words))
+        assert (code, err) == (0, "")
+        if target:
+            Path(target).write_text(out)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        *("my.csv", "new.csv", "my.pkl", "predictions.csv", "my.toml")
+    }
