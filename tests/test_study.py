@@ -335,7 +335,7 @@ def test_a_termination_keeps_what_is_done_and_the_same_command_goes_on(
     write(tmp_path, epochs=150)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # until the command has its own way
     sender = send(signal.SIGTERM, lambda: running(tmp_path) and os.getpid())
-    assert command(tmp_path, "--trials", "2", "--workers", "1") == 130
+    assert command(tmp_path, "--trials", "2", "--workers", "1") == 143
     sender.join()
     error = capsys.readouterr().err
     assert "the same command goes on" in error

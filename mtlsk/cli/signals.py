@@ -24,7 +24,8 @@ def stopping() -> Iterator[None]:
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background of a script
+            # a script's background jobs ignore Ctrl-C, and must go on doing so
+            if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, _stop)
     try:
         yield
