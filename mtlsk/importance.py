@@ -20,7 +20,7 @@ from mtlsk.outcome import SEARCH, Results
 from mtlsk.pareto import Values
 
 QUANTILE = 0.1
-LEAST, MOST = 20, 3000
+LEAST, MOST = 20, 2000
 """Trials that importances are computed of: with fewer a tenth is one trial; more add time only."""
 
 

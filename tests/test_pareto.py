@@ -124,3 +124,34 @@ def test_igd_plus_without_points_is_unknown_not_perfect():
 def test_wrong_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_epsilon_is_the_largest_step_needed():
+    rng = np.random.default_rng(0)
+    x, front = rng.uniform(size=(2, 9, 3))
+    expected = max(min(max(p - r) for p in x) for r in front)
+    assert epsilon(x, front) == pytest.approx(expected)
+    assert epsilon(front, front) == 0.0
+    assert np.isnan(epsilon(np.empty((0, 3)), front))
+
+
+def test_measured_fronts_share_a_box():
+    found = measure_fronts({"a": [[0, 200]], "b": [[10, 100]], "c": np.empty((0, 2))})
+    assert found["a"].hypervolume == pytest.approx(1.1 * 0.1)
+    assert found["b"].epsilon == pytest.approx(1.0)
+    assert found["c"].hypervolume == 0.0
+    assert np.isnan(found["c"].epsilon)
+    with pytest.raises(ValueError, match="no front to measure"):
+        measure_fronts({})
+
+
+def test_large_volumes_are_approximated_closely(monkeypatch):
+    x = np.abs(np.random.default_rng(0).normal(size=(60, 5)))
+    x = 1 - x / np.linalg.norm(x, axis=1, keepdims=True)
+    exact = hypervolume(x, np.full(5, 1.1))
+    assert is_exact(60, 5)
+    assert not is_exact(1000, 7)
+    monkeypatch.setattr("mtlsk.pareto.EXACT", 0)
+    near = hypervolume(x, np.full(5, 1.1))
+    assert near != exact
+    assert near == pytest.approx(exact, rel=2e-3)

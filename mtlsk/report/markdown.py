@@ -221,9 +221,9 @@ def importance_note(shares: Importance) -> str:
     )
     return (
         f"Computed on validation over {part} complete trials of the search (conditional "
-        "PED-ANOVA): how much a parameter decides whether a trial is among the best tenth in an objective, as "
-        "a share of 1 over the parameters. One that belongs to a component is there in that "
-        "component's trials only, as many as its row says; nothing here is a cause."
+        "PED-ANOVA): how much a parameter decides whether a trial is among the best tenth in an "
+        "objective, as a share of 1 over the parameters. One that belongs to a component is there "
+        "in that component's trials only, as many as its row says; nothing here is a cause."
     )
 
 

@@ -98,15 +98,21 @@ function choose(row, keepFocus = false) {
   const at = shown.indexOf(row);
   if (at >= 0) state.page = Math.floor(at / PAGE);
   drawTable();
-  drawPlots();
+  mark();
   showPanel(row);
   $("said").textContent = `${title(row)} is chosen.`;
   if (keepFocus) $("trials").querySelector(`tr[data-row="${row}"] button`)?.focus();
 }
 
 function drawPlots() {
-  drawScatter(state.x, state.y, state.chosen, $("whole").checked);
-  if (PARALLEL) drawParallel(state.chosen);
+  drawScatter(state.x, state.y, $("whole").checked);
+  if (PARALLEL) drawParallel();
+  mark();
+}
+
+function mark() {
+  markScatter(state.x, state.y, state.chosen);
+  if (PARALLEL) markParallel(state.chosen);
 }
 
 function clicked(event) {
@@ -156,6 +162,7 @@ function draw() {
 }
 
 $("parallel-card").hidden = !PARALLEL;
+if (LINED.flat().length < FRONTS.flat().length) $("lined").textContent = `${LINED.flat().length} of ${FRONTS.flat().length} front points are drawn, evenly over each front.`;
 filter(); drawHead(); draw();
 $("scatter").on("plotly_click", clicked);
 if (PARALLEL) $("parallel").on("plotly_click", clicked);

@@ -6,6 +6,7 @@ const darkness = window.matchMedia("(prefers-color-scheme: dark)");
 const coarse = window.matchMedia("(pointer: coarse)").matches;
 const AXIS = Object.fromEntries(D.axes.map((axis) => [axis.id, axis]));
 const MANY = 1500; // points beyond which WebGL draws the cloud
+const FEW = 300; // front points that the lines over all tests show
 const DASHES = { solid: "", dash: "7 4", dot: "2 3", dashdot: "8 3 2 3" };
 
 const colour = (look) => (darkness.matches ? look.dark : look.light);
@@ -116,7 +117,7 @@ function steps(study, x, y, limits) {
   }];
 }
 
-function drawScatter(x, y, chosen, whole) {
+function drawScatter(x, y, whole) {
   const limits = [frame(x), frame(y)];
   const traces = [];
   D.studies.forEach((look, study) => {
@@ -131,30 +132,17 @@ function drawScatter(x, y, chosen, whole) {
   D.studies.forEach((look, study) => {
     if (!FRONTS[study].length) return;
     traces.push({
-      ...points(FRONTS[study], x, y), mode: "markers", name: `${look.name}, front`, type: "scatter",
+      ...points(FRONTS[study], x, y), mode: "markers", name: `${look.name}, front`,
+      type: FRONTS[study].length > MANY ? "scattergl" : "scatter",
       marker: {
         symbol: look.symbol, size: 11, color: colour(look),
         line: { width: 1.2, color: variable("--card") },
       },
     });
   });
-  if (chosen !== null) {
-    traces.push({
-      x: [value(x, chosen)], y: [value(y, chosen)], mode: "markers", hoverinfo: "skip", name: "chosen",
-      marker: { symbol: "circle-open", size: 22, color: variable("--ink"), line: { width: 2.5 } },
-    });
-  }
-  const base = { width: 1.5, dash: "dashdot", color: colour(D.studies[3]) };
-  const shapes = [];
-  if (is(D.base[x])) {
-    shapes.push({ type: "line", xref: "x", yref: "paper", x0: D.base[x], x1: D.base[x], y0: 0, y1: 1, line: base });
-  }
-  if (is(D.base[y])) {
-    shapes.push({ type: "line", xref: "paper", yref: "y", x0: 0, x1: 1, y0: D.base[y], y1: D.base[y], line: base });
-  }
   const range = (k) => (whole || !limits[k] ? { autorange: true } : { range: limits[k] });
   Plotly.react("scatter", traces, layout({
-    shapes, uirevision: `${x} ${y} ${whole}`,
+    uirevision: `${x} ${y} ${whole}`,
     xaxis: { title: axisTitle(x), ...range(0) }, yaxis: { title: axisTitle(y), ...range(1) },
   }), CONFIG);
   const beyond = [...CLOUDS, ...FRONTS].flat().filter((row) => [x, y].some((id, k) => {
@@ -165,22 +153,52 @@ function drawScatter(x, y, chosen, whole) {
     beyond ? `${beyond} of ${[...CLOUDS, ...FRONTS].flat().length} complete trials lie outside the picture.` : "";
 }
 
+// marks are shapes, which Plotly moves without drawing thousands of points again
+function markScatter(x, y, chosen) {
+  const base = { width: 1.5, dash: "dashdot", color: colour(D.studies[3]) };
+  const shapes = [];
+  if (is(D.base[x])) {
+    shapes.push({ type: "line", xref: "x", yref: "paper", x0: D.base[x], x1: D.base[x], y0: 0, y1: 1, line: base });
+  }
+  if (is(D.base[y])) {
+    shapes.push({ type: "line", xref: "paper", yref: "y", x0: 0, x1: 1, y0: D.base[y], y1: D.base[y], line: base });
+  }
+  if (chosen !== null && is(value(x, chosen)) && is(value(y, chosen))) {
+    shapes.push({
+      type: "circle", name: "chosen", xsizemode: "pixel", ysizemode: "pixel",
+      xanchor: value(x, chosen), yanchor: value(y, chosen), x0: -11, x1: 11, y0: -11, y1: 11,
+      line: { color: variable("--ink"), width: 2.5 },
+    });
+  }
+  Plotly.relayout("scatter", { shapes });
+}
+
 const TESTS = D.axes.filter((axis) => ["test objectives", "test losses"].includes(axis.group));
 
-// every front point as a line over all tests: ordinary lines, so that each can be chosen
-function drawParallel(chosen) {
-  const narrow = document.getElementById("parallel").clientWidth < 500;
+// evenly over each front where there are more than a picture can hold
+const LINED = FRONTS.map((rows) => {
+  const most = Math.ceil((FEW * rows.length) / Math.max(FEW, FRONTS.flat().length));
+  return rows.filter((_, k) => Math.floor((k * most) / rows.length) !== Math.floor(((k - 1) * most) / rows.length));
+});
+const scaling = () => {
   const fronts = FRONTS.flat();
-  const scale = TESTS.map((axis) => {
+  return TESTS.map((axis) => {
     const sign = axis.maximise ? -1 : 1;
     const values = fronts.map((row) => value(axis.id, row)).filter(is).map((v) => sign * v);
     const best = Math.min(...values), worst = Math.max(...values);
     return { best: sign * best, worst: sign * worst, z: (v) => (is(v) ? (sign * v - best) / (worst - best || 1) : null) };
   });
+};
+const SCALE = scaling();
+
+// every front point as a line over all tests: ordinary lines, so that each can be chosen
+function drawParallel() {
+  const narrow = document.getElementById("parallel").clientWidth < 500;
+  const scale = SCALE;
   const three = (v) => number(Number(v.toPrecision(3)));
   const line = (row) => TESTS.map((axis, k) => scale[k].z(value(axis.id, row)));
   const traces = D.studies.flatMap((look, study) => {
-    const rows = FRONTS[study];
+    const rows = LINED[study];
     if (!rows.length) return [];
     const spread = (each) => rows.flatMap((row) => [...each(row), null]);
     return [{
@@ -203,13 +221,6 @@ function drawParallel(chosen) {
       marker: { symbol: look.symbol, size: 9, color: colour(look) },
     });
   }
-  if (chosen !== null) {
-    traces.push({
-      x: TESTS.map((_, k) => k), y: line(chosen), mode: "lines+markers", hoverinfo: "skip", name: "chosen",
-      line: { color: variable("--ink"), width: 3 },
-      marker: { symbol: "circle-open", size: 11, color: variable("--ink"), line: { width: 2 } },
-    });
-  }
   const ticks = TESTS.map((axis, k) => {
     const name = label(short(axis.label.replace(/^test (loss )?/, ""), narrow ? 14 : 18));
     return narrow ? name : `${name}<br>${three(scale[k].best)}<br>${three(scale[k].worst)}`;
@@ -222,4 +233,11 @@ function drawParallel(chosen) {
     },
     yaxis: { title: { text: "scaled (lower is better)", font: { size: 13 } }, zeroline: false },
   }), CONFIG);
+}
+
+function markParallel(chosen) {
+  const z = TESTS.map((axis, k) => (chosen === null ? null : SCALE[k].z(value(axis.id, chosen))));
+  const path = z.map((v, k) => (is(v) ? `${k && is(z[k - 1]) ? "L" : "M"}${k},${v}` : "")).join("");
+  const line = { color: variable("--ink"), width: 3 };
+  Plotly.relayout("parallel", { shapes: path ? [{ type: "path", name: "chosen", path, line }] : [] });
 }
