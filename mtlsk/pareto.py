@@ -27,8 +27,9 @@ Mask = NDArray[np.bool_]
 # of a front still enclose some volume.
 REFERENCE = 1.1
 
-# n^(m - 3) grows about like the time of the exact volume: a second or less up to here.
-EXACT = 3e8
+# The exact volume takes about a second where n 2^m is this (m = 7 to 10).
+EXACT = 28_000
+SAMPLES = 2**18
 
 
 def _points(values: ArrayLike, name: str = "values") -> Values:
@@ -108,7 +109,8 @@ def hypervolume(values: ArrayLike, reference: ArrayLike) -> float:
     """Volume of {z : x <= z <= reference for some point x}: larger is better, 0 without points.
 
     Exact where that takes about a second at most (:func:`is_exact`), else an integral over
-    directions that agreed to 0.2 % with the exact volume where both were computed (m = 5 to 8).
+    directions: where both were computed they differ by 0.25 % at most up to m = 8, by 0.7 % at
+    m = 10.
 
     **Reference** Deng, Zhang: Approximating hypervolume and hypervolume contributions using polar
     coordinate (IEEE Transactions on Evolutionary Computation 2019).
@@ -131,12 +133,12 @@ def hypervolume(values: ArrayLike, reference: ArrayLike) -> float:
         return 0.0
     if is_exact(*points.shape):
         return float(moocore.hypervolume(points, ref=ref[0]))
-    return float(moocore.hv_approx(points, ref=ref[0]))
+    return float(moocore.hv_approx(points, ref=ref[0], nsamples=SAMPLES))
 
 
 def is_exact(n: int, m: int) -> bool:
     """Say whether :func:`hypervolume` of n points in m objectives is computed exactly."""
-    return m <= 4 or float(n) ** (m - 3) <= EXACT
+    return m <= 4 or n * 2**m <= EXACT
 
 
 def igd_plus(values: ArrayLike, reference_front: ArrayLike) -> float:

@@ -1,4 +1,4 @@
-"""The page of a report in a real browser: it asks no network, draws, links, sorts, and stays text."""
+"""The page of a report in a browser: it asks no network, draws, links, sorts, and stays text."""
 
 import json
 import re

@@ -21,6 +21,9 @@ Trials = dict[str, pd.DataFrame]
 
 COLOUR = {SEARCH: BLUE, SCALARIZATION: VERMILION, EQUAL_WEIGHTS: COLOURS[2]}
 MARKER = {SEARCH: "o", SCALARIZATION: "^", EQUAL_WEIGHTS: "s"}
+LINES = 500
+"""Pale lines of one study: more are one grey anyway."""
+
 DASH = {SEARCH: "-", SCALARIZATION: "--", EQUAL_WEIGHTS: ":"}
 
 
@@ -164,6 +167,8 @@ def _parallel(panel: Axes, results: Results, trials: Trials, fronts: Trials) -> 
             if strong:
                 look = {"linewidth": 1.4, "marker": MARKER[study], "markersize": 7, "zorder": 3}
                 look["linestyle"] = DASH[study]
+            if not strong and len(rows) > LINES:
+                rows = rows.iloc[np.linspace(0, len(rows) - 1, LINES).astype(int)]
             z = (results.minimised(rows, "test") - ideal) / span
             if len(z):
                 # one broken line, because thousands of lines take matplotlib a minute

@@ -129,7 +129,7 @@ def notes(results: Results, fronts: Fronts) -> list[str]:
         "weights by no searched one."
     ]
     if not all(is_exact(*m.points.shape) for m in fronts.indicators.values()):
-        said.append("Hypervolumes of fronts this large are approximated, to about 0.2 %.")
+        said.append("Hypervolumes of fronts this large are approximated, to well within 1 %.")
     if fronts.seeds is not None:
         said.append(
             f"Objectives and losses are means over {results.n_repeats} seeds. Over the seeds the "
