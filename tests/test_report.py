@@ -5,12 +5,17 @@ import os
 import re
 import socket
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_results import make_full
 
+import mtlsk
 import mtlsk.report.figure
 from mtlsk.machine import machine, versions
 from mtlsk.pareto import non_dominated
@@ -403,3 +408,33 @@ def test_versions_names_the_libraries():
         "mtlsk", "torch", "skorch", "scikit-learn", "optuna", "moocore", "numpy"
     ]  # fmt: skip
     assert found["numpy"] == np.__version__
+
+
+def test_without_plotly_the_hint_is_one_line_and_nothing_is_written(tmp_path):
+    code = (
+        "import sys\n"
+        "sys.modules['plotly'] = sys.modules['plotly.offline'] = None\n"
+        "try:\n    import mtlsk.report\n"
+        "except ModuleNotFoundError as error:\n    print(error.name)\n"
+    )
+    root = str(Path(mtlsk.__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
+    )
+    assert done.stdout.strip().partition(".")[0] == "plotly"  # of which the command line makes one
+
+
+def test_baselines_seeds_and_pruned_trials_are_on_the_page(tmp_path):
+    results = make_full(K=2, repeats=3)
+    results.trials.loc[3, ["state", "reason"]] = ["PRUNED", "dominated by 3 trials"]
+    comparison = write_report(results, tmp_path)
+    page = (tmp_path / "report.md").read_text()
+    assert "|  | search | scalarization | equal weights | single task |" in page
+    assert cells(page, "trials pruned") == [["trials pruned", "1", "0", "0", "0"]]
+    assert cells(page, "additive epsilon (lower is better)")[0][1] == "0"
+    assert "Over 3 seeds" in comparison.verdict()
+    assert "Maninis" in page
+    front = pd.read_csv(tmp_path / "front.csv")
+    assert set(front["study"]) == {"search", "scalarization", "equal_weights"}
+    assert {"delta_m", "undominated in every seed"} <= set(front)
+    assert "## Which parameters mattered" in page

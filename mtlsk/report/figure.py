@@ -54,7 +54,11 @@ def picture(results: Results, found: Fronts, about: str) -> bytes:
     if outside.size:
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(
-            handles, labels, loc="outside upper center", ncols=min(len(labels), 3), frameon=False
+            handles,
+            labels,
+            loc="outside upper center",
+            ncols=min(len(labels), 2 if width < 8 and len(labels) > 3 else 3),
+            frameon=False,
         )
     if outside.any():
         text = f"{outside.sum()} of {outside.size} complete trials reach outside the picture"
@@ -120,9 +124,9 @@ def _attained(
         sign = np.where(results.maximise, -1.0, 1.0)
         edge = (sign[:, None] * np.array(limits)).max(axis=1)
         path = sign * np.vstack([[points[0, 0], edge[1]], points, [edge[0], points[-1, 1]]])
-        what = "attained by" if found.seeds is None else "attained in half the seeds by"
         look: dict[str, Any] = {"color": COLOUR[study], "linewidth": 1.2, "linestyle": DASH[study]}
-        label = f"{what} {study.replace('_', ' ')}"
+        what = "attained" if found.seeds is None else "attained in half the seeds"
+        label = f"{study.replace('_', ' ')}, {what}"
         panel.plot(*path.T, drawstyle="steps-post", label=label, **look)
 
 
