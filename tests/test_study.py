@@ -140,7 +140,8 @@ def test_a_run_leaves_four_files_and_as_many_trials_as_wanted(finished):
     folder, output = finished
     out = folder / "runs" / "small"
     names = {p.name for p in out.iterdir()}
-    expected = {"trials.csv", "front.csv", "report.md", "pareto.png", "study.db", "study.json"}
+    expected = {"trials.csv", "front.csv", "report.md", "report.html", "pareto.png", "study.db"}
+    expected |= {"study.json"}
     assert names == expected
     assert states(folder) == {"search": ["COMPLETE"] * 3, "scalarization": ["COMPLETE"] * 3}
     table = pd.read_csv(out / "trials.csv")
