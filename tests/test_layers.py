@@ -18,7 +18,8 @@ PACKAGE = ROOT / "mtlsk"
 LAYERS = [
     "cli",
     "report catalogue plan",
-    "figure",
+    "importance comparison",
+    "seeds verdict",
     "study",
     "choosing fitting",
     "worker",
@@ -181,7 +182,7 @@ def test_importing_the_package_brings_in_nothing_heavy():
     code = (
         "import sys, mtlsk\n"
         "assert mtlsk.Descent and mtlsk.MultiTaskRegressor\n"
-        "heavy = {'optuna', 'matplotlib', 'pydantic', 'moocore', 'pytest'}\n"
+        "heavy = {'optuna', 'matplotlib', 'plotly', 'jinja2', 'pydantic', 'moocore', 'pytest'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
