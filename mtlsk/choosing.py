@@ -14,8 +14,8 @@ import pandas as pd
 from mtlsk import models
 from mtlsk.estimators import MultiTaskRegressor
 from mtlsk.machine import versions
-from mtlsk.outcome import SCALARIZATION, SEARCH, Results
-from mtlsk.pareto import Values, compare_fronts, non_dominated
+from mtlsk.outcome import SEARCH, Results
+from mtlsk.pareto import REFERENCE, Values, measure_fronts, non_dominated
 from mtlsk.problem import Problem
 from mtlsk.studyfile import StudyError
 from mtlsk.tablemodel import TableModel
@@ -39,14 +39,15 @@ def front(results: Results, which: str = SEARCH) -> pd.DataFrame:
 def hypervolume_so_far(results: Results) -> float | None:
     """Return the hypervolume of the search's front on validation, None while it has no point.
 
-    Of the box from the best value of each objective on any front so far to a tenth beyond the
-    worst, as a share of that box: between 0 and 1.
+    Of the box from the best value of each objective on any study's front so far to a tenth beyond
+    the worst, as a share of that box: between 0 and 1.
     """
-    points = [results.minimised(front(results, w), "validation") for w in (SEARCH, SCALARIZATION)]
-    if not len(points[0]):
+    studies = [SEARCH, *(w for w in results.wanted if w != SEARCH)]
+    points = {w: results.minimised(front(results, w), "validation") for w in studies}
+    if not len(points[SEARCH]):
         return None
-    volume = compare_fronts(*points).search.hypervolume
-    return float(volume / 1.1 ** len(results.objectives))
+    volume = measure_fronts(points)[SEARCH].hypervolume
+    return float(volume / REFERENCE ** len(results.objectives))
 
 
 def chebyshev(values: Values, weights: Values) -> Values:

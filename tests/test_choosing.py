@@ -38,7 +38,7 @@ def results(search=POINTS, scalarization=(), maximise=(False, False)):
         task_names=["t"],
         trials=pd.DataFrame(rows, columns=columns),
         seed=0,
-        wanted={"search": len(search)},
+        wanted={"search": len(search), "scalarization": len(scalarization)},
         machine={},
         versions={},
         estimators={("search", i): {"lr": i} for i in range(len(search))},

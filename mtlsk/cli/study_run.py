@@ -25,8 +25,8 @@ class StudyRun(Command):
 
     A terminal shows a bar with the trials done of each study and how many failed, the time left,
     and the hypervolume of the search's front on validation so far: 1 would fill the box that the
-    fronts of search and scalarization span together, from the best value of each objective to a
-    tenth beyond the worst; it may fall as the box grows. Elsewhere a line comes now and then.
+    fronts of all its studies span together, from the best value of each objective to a tenth
+    beyond the worst; it may fall as the box grows. Elsewhere a line comes now and then.
     """
 
     name = "run"
@@ -157,16 +157,17 @@ def counts(results: Results) -> dict[str, dict[str, int]]:
 
 
 def indicators(comparison: Any) -> dict[str, dict[str, float | int]] | None:
-    """Return hypervolume, IGD+ and size of both fronts on the test objectives."""
+    """Return size and indicators of both fronts on the test objectives."""
     if comparison is None:
         return None
     found = {}
-    for which in ("search", "scalarization"):
+    for i, which in enumerate(("search", "scalarization")):
         front = getattr(comparison, which)
         found[which] = {
             "points": len(front.points),
-            "undominated": int(front.undominated.sum()),
+            "undominated": int(comparison.undominated[i].sum()),
             "hypervolume": front.hypervolume,
             "igd_plus": front.igd_plus,
+            "epsilon": front.epsilon,
         }
     return found
