@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtlsk.cli import signals
 from mtlsk.cli.command import Command
 from mtlsk.cli.terminal import coloured, print_json, relative
 
@@ -75,7 +76,10 @@ class StudyRun(Command):
         try:
             with Progress(study, quiet=arguments.quiet) as progress:
                 study.run(arguments.workers, progress)
-        except KeyboardInterrupt:
+        except BaseException as error:
+            # a signal in the middle of what the database does comes out as the database's failure
+            if not (signals.CAME or isinstance(error, KeyboardInterrupt)):
+                raise
             raise KeyboardInterrupt(
                 f"finished trials are kept in {study.out}: the same command goes on from there, "
                 "'mtlsk study report' shows what is done"
