@@ -15,7 +15,7 @@ from mtlsk import models
 from mtlsk.estimators import MultiTaskRegressor
 from mtlsk.machine import versions
 from mtlsk.outcome import SCALARIZATION, SEARCH, Results
-from mtlsk.pareto import Values, compare_fronts, non_dominated
+from mtlsk.pareto import REFERENCE, Values, measure_fronts, non_dominated
 from mtlsk.problem import Problem
 from mtlsk.studyfile import StudyError
 from mtlsk.tablemodel import TableModel
@@ -42,11 +42,13 @@ def hypervolume_so_far(results: Results) -> float | None:
     Of the box from the best value of each objective on any front so far to a tenth beyond the
     worst, as a share of that box: between 0 and 1.
     """
-    points = [results.minimised(front(results, w), "validation") for w in (SEARCH, SCALARIZATION)]
-    if not len(points[0]):
+    points = {
+        w: results.minimised(front(results, w), "validation") for w in (SEARCH, SCALARIZATION)
+    }
+    if not len(points[SEARCH]):
         return None
-    volume = compare_fronts(*points).search.hypervolume
-    return float(volume / 1.1 ** len(results.objectives))
+    volume = measure_fronts(points)[SEARCH].hypervolume
+    return float(volume / REFERENCE ** len(results.objectives))
 
 
 def chebyshev(values: Values, weights: Values) -> Values:
