@@ -105,7 +105,7 @@ def cells(page, first):
 )
 def test_a_report_is_five_files_and_says_what_it_must(tmp_path, m, maximise):
     results = make_results(m, maximise=maximise)
-    comparison = write_report(results, tmp_path / "new" / "run")
+    comparison = write_report(results, tmp_path / "new" / "run").compared
     assert {p.name for p in (tmp_path / "new" / "run").iterdir()} == FILES
     page = (tmp_path / "new" / "run" / "report.md").read_text()
     lines = page.splitlines()
@@ -122,7 +122,7 @@ def test_a_report_is_five_files_and_says_what_it_must(tmp_path, m, maximise):
 @pytest.mark.parametrize("maximise", [[False, False], [True, False]])
 def test_the_front_is_chosen_on_validation_and_judged_on_test(tmp_path, maximise):
     results = make_results(maximise=maximise)
-    comparison = write_report(results, tmp_path)
+    comparison = write_report(results, tmp_path).compared
     front = pd.read_csv(tmp_path / "front.csv")
     sign = np.where(maximise, -1.0, 1.0)
     judged = {}
@@ -154,7 +154,7 @@ def test_a_better_search_is_said_to_win_also_where_higher_is_better(tmp_path):
         better = trials["study"] == "search"
         tests = ["test: loss 0", "test: loss 1"]
         trials.loc[better, tests] += 0.5 if maximise[0] else -0.5
-        comparison = write_report(dataclasses.replace(results, trials=trials), tmp_path)
+        comparison = write_report(dataclasses.replace(results, trials=trials), tmp_path).compared
         assert comparison.verdict().startswith("The search wins")
         page = (tmp_path / "report.md").read_text()
         assert ("higher is better)." in page) == maximise[0]
@@ -209,7 +209,7 @@ def page_of(results, out):
 @pytest.mark.parametrize("empty", ["search", "scalarization"])
 def test_a_study_without_a_complete_trial_leaves_nothing_to_compare(tmp_path, m, empty):
     results = failed(make_results(m), empty, range(30), "diverged")
-    assert write_report(results, tmp_path) is None
+    assert write_report(results, tmp_path).compared is None
     page = (tmp_path / "report.md").read_text()
     assert page.splitlines()[2].startswith(f"No comparison: {empty} gave no complete trial")
     assert "hypervolume (higher" not in page
@@ -226,7 +226,7 @@ def test_a_study_without_a_complete_trial_leaves_nothing_to_compare(tmp_path, m,
 @pytest.mark.parametrize("columns", [None, ["study", "number", "state", "reason", "seconds"]])
 def test_no_trials_at_all(tmp_path, columns):
     results = make_results(trials=pd.DataFrame(columns=columns))
-    assert write_report(results, tmp_path) is None
+    assert write_report(results, tmp_path).compared is None
     assert {p.name for p in tmp_path.iterdir()} == FILES
     page = (tmp_path / "report.md").read_text()
     assert "No comparison: search and scalarization gave no complete trial" in page
@@ -427,7 +427,7 @@ def test_without_plotly_the_hint_is_one_line_and_nothing_is_written(tmp_path):
 def test_baselines_seeds_and_pruned_trials_are_on_the_page(tmp_path):
     results = make_full(K=2, repeats=3)
     results.trials.loc[3, ["state", "reason"]] = ["PRUNED", "dominated by 3 trials"]
-    comparison = write_report(results, tmp_path)
+    comparison = write_report(results, tmp_path).compared
     page = (tmp_path / "report.md").read_text()
     assert "|  | search | scalarization | equal weights | single task |" in page
     assert cells(page, "trials pruned") == [["trials pruned", "1", "0", "0", "0"]]

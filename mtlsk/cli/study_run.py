@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mtlsk.cli import signals
 from mtlsk.cli.command import Command
 from mtlsk.cli.terminal import coloured, print_json, relative
 
 if TYPE_CHECKING:
+    from mtlsk.comparison import Fronts
     from mtlsk.outcome import Results
 
 
@@ -58,6 +59,7 @@ class StudyRun(Command):
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Run a study and write its report."""
+        import mtlsk.report  # noqa: F401 (what it lacks shows before hours of trials)
         from mtlsk.cli.progress import Progress
         from mtlsk.study import Study
 
@@ -111,6 +113,7 @@ class StudyReport(Command):
 
 def report(folder: Path, name: str, url: str, arguments: argparse.Namespace) -> int:
     """Write the report of a stored study, print what it came to, return the exit code."""
+    from mtlsk.comparison import verdict
     from mtlsk.outcome import Results
     from mtlsk.report import write_report
     from mtlsk.results import read_results
@@ -118,11 +121,11 @@ def report(folder: Path, name: str, url: str, arguments: argparse.Namespace) -> 
 
     before = {p: p.stat().st_mtime_ns for p in folder.iterdir()}
     results = Results(**read_results(name, open_storage(url), folder))
-    comparison = write_report(results, folder)
+    fronts = write_report(results, folder)
     written = [p for p in folder.iterdir() if before.get(p) != p.stat().st_mtime_ns]
     files = sorted(relative(p) for p in written if p.suffix in (".md", ".html", ".csv", ".png"))
     trials = counts(results)
-    verdict = None if comparison is None else comparison.verdict()
+    sentences, points = verdict(results, fronts)
     if arguments.json:
         print_json(
             {
@@ -130,8 +133,9 @@ def report(folder: Path, name: str, url: str, arguments: argparse.Namespace) -> 
                 "folder": relative(folder),
                 "objectives": results.objectives,
                 "trials": trials,
-                "verdict": verdict,
-                "indicators": indicators(comparison),
+                "verdict": " ".join(sentences),
+                "points": points,
+                "indicators": indicators(fronts),
                 "files": files,
             }
         )
@@ -141,8 +145,9 @@ def report(folder: Path, name: str, url: str, arguments: argparse.Namespace) -> 
         for which, n in trials.items():
             pruned = f", {n['pruned']} pruned" if n["pruned"] else ""
             print(f"{which}: {n['complete']} trials complete, {n['failed']} failed{pruned}")
-        if verdict is not None:
-            print(coloured(verdict, "bold", sys.stdout))
+        print(coloured(" ".join(sentences), "bold", sys.stdout))
+        for point in points:
+            print(point)
         names = [Path(f).name for f in files]
         print(f"{', '.join(names)} are in {folder}")
     return 0 if any(n["complete"] for n in trials.values()) else 1
@@ -160,18 +165,23 @@ def counts(results: Results) -> dict[str, dict[str, int]]:
     }
 
 
-def indicators(comparison: Any) -> dict[str, dict[str, float | int]] | None:
-    """Return size and indicators of both fronts on the test objectives."""
-    if comparison is None:
-        return None
-    found = {}
-    for i, which in enumerate(("search", "scalarization")):
-        front = getattr(comparison, which)
+def indicators(fronts: Fronts) -> dict[str, dict[str, float | int | None]]:
+    """Return size and indicators of every front on the test objectives, None for what is not."""
+    from mtlsk.comparison import DELTA_M, UNDOMINATED
+
+    found: dict[str, dict[str, float | int | None]] = {}
+    for which, measured in fronts.indicators.items():
+        rows = fronts.rows[which]
+        numbers = {
+            "hypervolume": measured.hypervolume,
+            "igd_plus": measured.igd_plus,
+            "epsilon": measured.epsilon,
+        }
+        if fronts.base and len(rows):
+            numbers["best_delta_m"] = float(rows[DELTA_M].min())
         found[which] = {
-            "points": len(front.points),
-            "undominated": int(comparison.undominated[i].sum()),
-            "hypervolume": front.hypervolume,
-            "igd_plus": front.igd_plus,
-            "epsilon": front.epsilon,
+            "points": len(rows),
+            "undominated": int(rows[UNDOMINATED].sum()),
+            **{name: value if value == value else None for name, value in numbers.items()},
         }
     return found

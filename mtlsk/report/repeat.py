@@ -11,7 +11,7 @@ import numpy as np
 import tomli_w
 
 from mtlsk.datasets import MAKERS
-from mtlsk.outcome import BASELINES, Results
+from mtlsk.outcome import BASELINES, SINGLE_TASK, Results
 
 KEPT = ("objectives", "seed", "repeats")
 """Keys of [study] that decide what a trial's training comes to."""
@@ -33,7 +33,9 @@ def repeat_pieces(results: Results) -> dict[str, Any] | None:
     data["name"] = name
     made = name in MAKERS or bool(re.fullmatch(r"[\w.]+:\w+", str(name)))
     baselines = dict.fromkeys(BASELINES, 0)
-    pieces = {key: _lines(values) for key, values in results.estimators.items()}
+    # a trial of one net a task is no study of one estimator
+    every = {key: e for key, e in results.estimators.items() if key[0] != SINGLE_TASK}
+    pieces = {key: _lines(values) for key, values in every.items()}
     fixed = _shared(pieces)
     own = {}
     for (which, number), lines in pieces.items():

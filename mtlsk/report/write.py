@@ -7,17 +7,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from mtlsk.comparison import compare, verdict
+from mtlsk.comparison import Fronts, compare, verdict
 from mtlsk.importance import importance
 from mtlsk.outcome import Results
 from mtlsk.report.clean import cleaned
 from mtlsk.report.figure import picture
 from mtlsk.report.html import html_page
 from mtlsk.report.markdown import about, page
-from mtlsk.verdict import Comparison
 
 
-def write_report(results: Results, out: Path) -> Comparison | None:
+def write_report(results: Results, out: Path) -> Fronts:
     """Write report.html, report.md, pareto.png, trials.csv and front.csv into the folder `out`.
 
     Everything is made before anything is written, and each file replaces its predecessor in one
@@ -26,7 +25,7 @@ def write_report(results: Results, out: Path) -> Comparison | None:
 
     Returns
     -------
-    The comparison of search and scalarization on the test objectives; None where one has no point.
+    The fronts and what was measured on them.
 
     Raises
     ------
@@ -48,7 +47,7 @@ def write_report(results: Results, out: Path) -> Comparison | None:
             "report.html": html_page(results, fronts, said, shares).encode(),
         },
     )
-    return fronts.compared
+    return fronts
 
 
 def _csv(results: Results, rows: pd.DataFrame) -> bytes:
