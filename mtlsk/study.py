@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -22,7 +23,6 @@ from typing import Any, Literal, Self
 
 import optuna
 import pandas as pd
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from mtlsk.folder import MARKER, check_folder, check_same, write_atomically
@@ -32,6 +32,7 @@ from mtlsk.problem import Problem, check_space
 from mtlsk.results import read_results
 from mtlsk.sampler import START, may_be_asked
 from mtlsk.search import SearchSpace
+from mtlsk.storage import PatientStorage, Sparing, StorageError
 from mtlsk.studyfile import StudyError, StudyFile, read_study
 from mtlsk.sweep import AT_MOST, members_at_once
 from mtlsk.trials import (
@@ -44,6 +45,7 @@ from mtlsk.trials import (
     fail_abandoned,
     host_digest,
     open_storage,
+    say_on_stderr,
     study_names,
     wait_until_none_runs,
 )
@@ -153,19 +155,29 @@ class Study:
             if progress is not None:
                 progress({w: count(s) for w, s in studies.items()}, self.wanted)
 
-        def fail_all(*, died: bool = False) -> None:
+        def fail_all(wished: bool = True) -> None:
             for study in studies.values():
-                fail_abandoned(study, died=died)
+                fail_abandoned(study, died=not wished)
 
+        storage.say = say = Sparing(say_on_stderr)
+        if n_workers > cores():
+            say(
+                f"{n_workers} workers share {cores()} cores, with one torch thread each: "
+                "more workers than cores gain nothing"
+            )
         tick()
         while True:
             fail_all()
             next_work = partial(self._next, studies, n_workers)
-            pool = Pool(job, n_workers, next_work, partial(fail_all, died=True))
+            # who stops a run does not wait for a storage
+            pool = Pool(job, n_workers, next_work, fail_all, on_stop=storage.give_up.set, say=say)
             try:
                 pool.run(tick)
-            finally:  # also after Ctrl-C: what the workers left is failed and queued again
-                fail_all()
+            except BaseException:  # also Ctrl-C: what the workers left is failed and queued again
+                with contextlib.suppress(StorageError):  # or it will be, by the next command
+                    fail_all()
+                raise
+            fail_all()
             wait_until_none_runs(list(studies.values()))
             tick()
             if all(count(s).done >= self.wanted[w] for w, s in studies.items()):
@@ -226,7 +238,7 @@ class Study:
         identity["data"]["sha256"] = self.problem.sha256
         return identity
 
-    def open(self) -> tuple[RDBStorage, dict[str, optuna.Study]]:
+    def open(self) -> tuple[PatientStorage, dict[str, optuna.Study]]:
         """Return the storage and its two studies, made where they do not exist yet.
 
         Raises
@@ -254,7 +266,7 @@ class Study:
         return storage, studies
 
     def _study(
-        self, storage: RDBStorage, which: str, name: str, identity: dict[str, Any]
+        self, storage: PatientStorage, which: str, name: str, identity: dict[str, Any]
     ) -> optuna.Study:
         directions: list[Literal["minimize", "maximize"]] = [
             "maximize" if m else "minimize" for m in self.problem.maximise

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,18 @@ from mtlsk.heartbeat import Heartbeat
 from mtlsk.problem import Evaluation, Problem
 from mtlsk.sampler import SeededByTrial
 from mtlsk.search import SearchSpace
+from mtlsk.storage import PATIENCE, StorageError
 from mtlsk.studyfile import StudyError, StudyFile
 from mtlsk.sweep import evaluate_each
-from mtlsk.trials import SCALARIZATION, SEARCH, load_study, open_storage, owner, study_names
+from mtlsk.trials import (
+    SCALARIZATION,
+    SEARCH,
+    load_study,
+    open_storage,
+    owner,
+    say_on_stderr,
+    study_names,
+)
 
 
 def warm_up() -> None:
@@ -38,7 +47,7 @@ def warm_up() -> None:
 class Worker:
     """One process's view of a study: data loaded once, a storage, the two search spaces."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
+    def __init__(self, job: dict[str, Any], say: Callable[[str], None] = say_on_stderr) -> None:
         sys.path[:] = job["sys_path"]
         torch.set_num_threads(job["threads"])
         self.study = StudyFile.model_validate(job["study"])
@@ -50,7 +59,7 @@ class Worker:
             )
         space = SearchSpace.parse(self.study.estimator, self.study.search)
         self.spaces = {SEARCH: space, SCALARIZATION: space.baseline()}
-        self.storage = open_storage(job["storage"])
+        self.storage = open_storage(job["storage"], patience=PATIENCE, say=say)
         self.names = study_names(self.study.study.name)
         self.override = job["estimator"]  # the command line's word is the last
         self.wanted = job["wanted"]
@@ -86,6 +95,8 @@ class Worker:
             trial = batch.ask(self.owner)
             try:
                 asked.append(Asked(trial, self._suggest(trial, batch.study, which)))
+            except StorageError:
+                raise
             except Exception as error:
                 batch.end(trial, error)
             if trial.user_attrs.get("lost", 0):
@@ -113,6 +124,8 @@ class Worker:
     def _search(self, params: dict[str, Any]) -> Evaluation | Exception:
         try:
             return self.problem.evaluate(params)
+        except StorageError:  # no fault of the trial
+            raise
         except Exception as error:
             return error
 
@@ -121,8 +134,12 @@ def main() -> None:
     """Serve the parent until it closes the pipe."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a user's code prints must not be read as an answer
+
+    def say(text: str) -> None:
+        print(json.dumps({"say": text}), file=replies, flush=True)
+
     try:
-        worker = Worker(json.loads(sys.stdin.readline()))
+        worker = Worker(json.loads(sys.stdin.readline()), say)
     except Exception as error:
         print(json.dumps({"error": " ".join(str(error).split())}), file=replies, flush=True)
         return

@@ -101,7 +101,7 @@ def command(monkeypatch):
 class Here:
     """A worker that runs its trials in this process: a process of its own takes long to start."""
 
-    def __init__(self, job):
+    def __init__(self, job, say):
         self.process, self.job = SimpleNamespace(pid=os.getpid()), job
 
     def start(self):
@@ -507,7 +507,8 @@ def test_a_worker_has_the_torch_threads_it_is_given(tmp_path):
             "storage": study.storage_url,
             "threads": threads,
             "sys_path": sys.path,
-        }
+        },
+        print,
     )
     try:
         worker.start()
