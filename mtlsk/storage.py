@@ -23,7 +23,8 @@ from tenacity import (
     stop_after_delay,
     stop_any,
     stop_when_event_set,
-    wait_exponential_jitter,
+    wait_exponential,
+    wait_random,
 )
 
 from mtlsk.trouble import Trouble, reason, trouble
@@ -109,7 +110,7 @@ class PatientStorage(RDBStorage):
             self.say(f"{found.value}; trying again for {self.patience:.0f} s")
         again = Retrying(
             retry=retry_if_exception(self._may_pass),
-            wait=wait_exponential_jitter(initial=0.2, max=5, jitter=0.2),
+            wait=wait_exponential(multiplier=0.2, max=5) + wait_random(0, 0.2),
             stop=stop_any(stop_after_delay(self.patience), stop_when_event_set(self.give_up)),
             sleep=sleep_using_event(self.give_up),
             retry_error_callback=_unwrapped,
