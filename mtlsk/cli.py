@@ -198,7 +198,7 @@ def _report(folder: Path, name: str, url: str) -> int:
     from mtlsk.results import read_results
     from mtlsk.trials import open_storage
 
-    results = Results(**read_results(name, open_storage(url)))
+    results = Results(**read_results(name, open_storage(url), folder))
     comparison = write_report(results, folder)
     for which in results.wanted:
         failed = results.of(which, "FAIL")

@@ -12,6 +12,7 @@ __all__ = [
     "Comparison",
     "FrontIndicators",
     "compare_fronts",
+    "dominating",
     "hypervolume",
     "igd_plus",
     "non_dominated",
@@ -98,6 +99,12 @@ def undominated_by(values: ArrayLike, others: ArrayLike) -> Mask:
     better = np.any(y[None] < x[:, None], axis=2)
     mask: Mask = ~np.any(no_worse & better, axis=1)
     return mask
+
+
+def dominating(point: ArrayLike, others: ArrayLike) -> int:
+    """Count the points of `others` (k, m) that dominate one point (m,), all minimised."""
+    x, y = _two(np.atleast_2d(np.asarray(point)), others, ("point", "others"))
+    return int((np.all(y <= x, axis=1) & np.any(y < x, axis=1)).sum())
 
 
 def hypervolume(values: ArrayLike, reference: ArrayLike) -> float:

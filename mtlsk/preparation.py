@@ -43,7 +43,7 @@ class Preparation:
     @classmethod
     def fit(cls, data: pd.DataFrame, target: Array, *, scale_X: bool, scale_y: bool) -> Self:
         """Learn from the features (n, d) and targets (n, K) of the training rows."""
-        text = [c for c in data if not pd.api.types.is_numeric_dtype(data[c])]
+        text = [str(c) for c in data if not pd.api.types.is_numeric_dtype(data[c])]
         numbers = [c for c in data if c not in text]
         as_numbers: list[Any] = [SimpleImputer(strategy="median", keep_empty_features=True)]
         as_text = make_pipeline(

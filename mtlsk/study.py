@@ -26,24 +26,26 @@ import pandas as pd
 from optuna.trial import TrialState
 
 from mtlsk.folder import MARKER, check_folder, check_same, write_atomically
+from mtlsk.lineup import line_up
 from mtlsk.machine import machine, versions
+from mtlsk.outcome import SCALARIZATION, SEARCH, SINGLE_TASK
 from mtlsk.pool import Pool, Work
 from mtlsk.problem import Problem, check_space
 from mtlsk.results import read_results
 from mtlsk.sampler import START, may_be_asked
 from mtlsk.search import SearchSpace
+from mtlsk.stopping import growth
 from mtlsk.storage import PatientStorage, Sparing, StorageError
 from mtlsk.studyfile import StudyError, StudyFile, read_study
 from mtlsk.sweep import AT_MOST, members_at_once
 from mtlsk.trials import (
-    SCALARIZATION,
     SCHEMA,
-    SEARCH,
     Counts,
     cores,
     count,
     fail_abandoned,
     host_digest,
+    minimised,
     open_storage,
     say_on_stderr,
     study_names,
@@ -97,18 +99,19 @@ class Study:
         self.file = file
         self.out = Path(out) if out is not None else Path("runs") / file.study.name
         self.storage_url = storage or f"sqlite:///{(self.out / 'study.db').resolve()}"
-        search = trials or file.study.trials
-        self.wanted = {
-            SEARCH: search,
-            SCALARIZATION: trials or file.baselines.scalarization or search,
-        }
         self.override = {"device": device} if device is not None else {}
-        space = SearchSpace.parse({**file.estimator, **self.override}, file.search)
+        self.asked_trials = trials
+        # what the file says wrong shows before its data is read
+        SearchSpace.parse({**file.estimator, **self.override}, file.search, file.presets)
         self.problem = Problem.load(file)
-        self.spaces = {SEARCH: space, SCALARIZATION: space.baseline()}
-        for each in self.spaces.values():
-            check_space(each, self.problem)
-        self.at_once = {SEARCH: 1, SCALARIZATION: members_at_once(space.baseline(), self.problem)}
+        self.lineup = line_up(file, self.problem, trials=trials, override=self.override)
+        for entry in self.lineup.values():
+            check_space(entry.space, self.problem)
+        self.wanted = {which: entry.wanted for which, entry in self.lineup.items()}
+        self.at_once = dict.fromkeys(self.lineup, 1)
+        if SCALARIZATION in self.lineup and file.study.pruning is None:  # nets alone are watched
+            space = self.lineup[SCALARIZATION].space
+            self.at_once[SCALARIZATION] = members_at_once(space, self.problem)
 
     @classmethod
     def from_toml(cls, path: str | Path, *, data: str | None = None, **options: Any) -> Self:
@@ -146,6 +149,8 @@ class Study:
             "estimator": self.override,
             "sha256": self.problem.sha256,
             "wanted": self.wanted,
+            "trials": self.asked_trials,
+            "out": str(self.out.resolve()),
             "storage": self.storage_url,
             "threads": max(1, cores() // n_workers),
             "sys_path": [p or os.getcwd() for p in sys.path],
@@ -182,6 +187,9 @@ class Study:
             tick()
             if all(count(s).done >= self.wanted[w] for w, s in studies.items()):
                 break
+            if self._at_rest(studies):
+                studies[SEARCH].set_user_attr("stopped", self._stopped())
+                break
         storage.remove_session()
         return self
 
@@ -197,6 +205,8 @@ class Study:
         Several where they can be trained in one run, as far as the sampler allows it and the other
         workers are left their share of what is missing.
         """
+        if self._at_rest(studies):
+            return None
         missing, room = {}, {}
         for which, study in studies.items():
             running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -208,12 +218,36 @@ class Study:
             found = count(study)
             asked = others + in_flight.count(which)
             missing[which] = self.wanted[which] - found.done - asked
-            room[which] = may_be_asked(found.complete, asked)
+            room[which] = may_be_asked(found.complete, asked, blind=self.lineup[which].blind)
         which = max(missing, key=lambda w: missing[w] / self.wanted[w])
         if missing[which] <= 0:
             return None
         share = math.ceil(sum(max(0, m) for m in missing.values()) / n_workers)
         return Work(which, min(missing[which], self.at_once[which], room[which], share))
+
+    def _at_rest(self, studies: Mapping[str, optuna.Study]) -> bool:
+        """Say whether the file's stopping rule holds: no front grows any more, of equal budgets.
+
+        The nets of one task each have no front: they stop with the others.
+        """
+        stop = self.file.study.stop
+        if stop is None:
+            return False
+        for which, study in studies.items():
+            if which == SINGLE_TASK or count(study).done >= self.wanted[which]:
+                continue
+            _, values = minimised(study)
+            if growth(values, stop.trials) > stop.hypervolume:
+                return False
+        return True
+
+    def _stopped(self) -> str:
+        stop = self.file.study.stop
+        assert stop is not None
+        return (
+            f"Stopped before all trials were run: in the last {stop.trials} trials of each study "
+            f"the hypervolume of its front grew by at most {100 * stop.hypervolume:g} %."
+        )
 
     def _resolved(self) -> dict[str, Any]:
         """Return the file's content with paths that hold from anywhere."""
@@ -256,6 +290,7 @@ class Study:
             studies = {
                 which: self._study(storage, which, full, identity)
                 for which, full in study_names(name).items()
+                if which in self.lineup
             }
         except StudyError:
             if fresh and not any(self.out.iterdir()):
@@ -271,6 +306,8 @@ class Study:
         directions: list[Literal["minimize", "maximize"]] = [
             "maximize" if m else "minimize" for m in self.problem.maximise
         ]
+        if which == SINGLE_TASK:  # of nets of one task each only the losses are known
+            directions = ["minimize"] * self.problem.n_tasks
         try:
             study = optuna.create_study(
                 study_name=name, storage=storage, directions=directions, load_if_exists=True
@@ -280,9 +317,6 @@ class Study:
         about = study.user_attrs.get("mtlsk")
         if about is None and not count(study).begun:
             # new, or a run was stopped while it made it
-            if which == SCALARIZATION:  # equal weights are what everybody tries first
-                equal = self.spaces[which].equal_weights(self.problem.n_tasks)
-                study.enqueue_trial(equal, skip_if_exists=True)
             study.set_user_attr("mtlsk", self._about(identity))
         else:
             check_same(about, identity, f"storage, study {name!r}")
@@ -306,14 +340,14 @@ class Study:
         }
 
     def _notes(self) -> list[str]:
-        space = self.spaces[SEARCH]
+        space = self.lineup[SEARCH].space
         both = [n for n in space.own if n != "task_scale"]
         norm = self.file.estimator.get("update_norm", "native")
         return [
             (
-                f"Search and scalarization both search {', '.join(both)}."
+                f"Search and baselines all search {', '.join(both)}."
                 if both
-                else "Neither search nor scalarization tunes the learning rate."
+                else "Neither search nor baselines tune the learning rate."
             ),
             f"update_norm is {norm!r}"
             + (
@@ -321,5 +355,5 @@ class Study:
                 if norm == "mean"
                 else ": aggregators differ in the length of their updates, not only in direction."
             ),
-            *([TOGETHER] if self.at_once[SCALARIZATION] > 1 else []),
+            *([TOGETHER] if max(self.at_once.values()) > 1 else []),
         ]

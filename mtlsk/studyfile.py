@@ -105,9 +105,10 @@ class Baselines(Section):
     scalarization : int or None
         Trials of linear scalarization, as many as the search has unless said.
     equal_weights : int or None
-        Trials of equal weights, a quarter of the search's unless said.
+        Trials of equal weights; unless said a quarter of the search's, at least 5.
     single_task : int or None
-        Trials of one net a task, so that each is K fits; a quarter of the search's unless said.
+        Trials of one net a task, K fits each; unless said as many as make the fits those of the
+        search, at least 5.
     weights : str
         How weights of the scalarization come about: "search" leaves them to the study's sampler,
         "dirichlet" draws them uniformly from the simplex, "lattice" takes evenly spaced ones.

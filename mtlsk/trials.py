@@ -15,17 +15,21 @@ from importlib.util import find_spec
 from typing import Any
 
 import joblib
+import numpy as np
 import optuna
 import psutil
+from numpy.typing import NDArray
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from mtlsk.outcome import BASELINES, SEARCH
 from mtlsk.storage import PATIENCE, PatientStorage, StorageError
 from mtlsk.studyfile import StudyError
 from mtlsk.trouble import first_line
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of what this package stores in a study; another one is refused."""
 
 HEARTBEAT, GRACE = 10, 60
@@ -43,14 +47,12 @@ OWNERLESS = 10
 MAX_LOST = 3
 """Times that the worker of one and the same trial may die before the trial counts as failed."""
 
-SEARCH, SCALARIZATION = "search", "scalarization"
-
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def study_names(name: str) -> dict[str, str]:
-    """Return the names of a study and its baseline in the storage."""
-    return {SEARCH: name, SCALARIZATION: f"{name}/baselines/{SCALARIZATION}"}
+    """Return the names of a study and its baselines in the storage."""
+    return {SEARCH: name} | {which: f"{name}/baselines/{which}" for which in BASELINES}
 
 
 def open_storage(
@@ -175,9 +177,25 @@ def is_gone(trial: FrozenTrial) -> bool:
         return True
 
 
-def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
+def draw_of(study: optuna.Study, trial: FrozenTrial) -> int:
+    """Return which draw of its study a trial is: 0, 1, ... without those that are run again.
+
+    What a sampler draws depends on it, so a study in which trials were lost draws what it would
+    have drawn otherwise: a trial that is run again keeps its draw, and the others are numbered as
+    if it had no number of its own.
+    """
+    if "draw" in trial.user_attrs:
+        return int(trial.user_attrs["draw"])
+    earlier = study.get_trials(deepcopy=False)[: trial.number]
+    return trial.number - sum("draw" in t.user_attrs for t in earlier)
+
+
+def requeue(study: optuna.Study, trial: FrozenTrial, lost: int | None = None) -> None:
     """Put the parameters of a lost trial back in the queue: it will be run again."""
-    study.enqueue_trial(trial.params, user_attrs={"lost": trial.user_attrs.get("lost", 0)})
+    if lost is None:
+        lost = trial.user_attrs.get("lost", 0)
+    params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    study.enqueue_trial(params, user_attrs={"lost": lost, "draw": draw_of(study, trial)})
 
 
 def fail_abandoned(study: optuna.Study, *, died: bool = False) -> int:
@@ -202,7 +220,7 @@ def fail_abandoned(study: optuna.Study, *, died: bool = False) -> int:
             if mine:
                 count += 1
                 if lost < MAX_LOST:
-                    study.enqueue_trial(trial.params, user_attrs={"lost": lost})
+                    requeue(study, trial, lost)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)
@@ -211,21 +229,22 @@ def fail_abandoned(study: optuna.Study, *, died: bool = False) -> int:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many trials of a study are complete, failed by themselves (diverged), and running."""
+    """How many trials of a study are complete, failed by themselves, running, and pruned."""
 
     complete: int
     failed: int
     running: int
+    pruned: int = 0
 
     @property
     def begun(self) -> int:
         """Trials that ran or run."""
-        return self.complete + self.failed + self.running
+        return self.done + self.running
 
     @property
     def done(self) -> int:
         """Trials that count towards the total; lost and interrupted ones do not."""
-        return self.complete + self.failed
+        return self.complete + self.failed + self.pruned
 
 
 def count(study: optuna.Study) -> Counts:
@@ -235,7 +254,29 @@ def count(study: optuna.Study) -> Counts:
         complete=sum(t.state is TrialState.COMPLETE for t in trials),
         failed=sum(t.state is TrialState.FAIL and "failed" in t.user_attrs for t in trials),
         running=sum(t.state is TrialState.RUNNING for t in trials),
+        pruned=sum(t.state is TrialState.PRUNED for t in trials),
     )
+
+
+def signs(study: optuna.Study) -> NDArray[np.float64]:
+    """Return what makes lower better in every objective, (m,): 1 or -1 each."""
+    maximised = [d is StudyDirection.MAXIMIZE for d in study.directions]
+    return np.where(maximised, -1.0, 1.0)
+
+
+def minimised(study: optuna.Study) -> tuple[list[int], NDArray[np.float64]]:
+    """Return numbers and objectives (n, m) of complete trials, lower is better, as they ended."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials.sort(key=lambda t: (t.datetime_complete or datetime.datetime.max, t.number))
+    values = np.array([t.values for t in trials], dtype=np.float64)
+    values = values.reshape(len(trials), len(study.directions))
+    return [t.number for t in trials], values * signs(study)
+
+
+def running(study: optuna.Study) -> list[int]:
+    """Return the numbers of the trials that run."""
+    found = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return [t.number for t in found]
 
 
 def wait_until_none_runs(studies: list[optuna.Study], *, interval: float = 0.5) -> None:

@@ -15,9 +15,11 @@ def met(url, *statements):
     """Return the error of the last statement in an SQLite database."""
     engine = create_engine(url, connect_args={"timeout": 0})
     try:
-        with pytest.raises(DBAPIError) as caught, engine.connect() as connection:
-            for statement in statements:
+        with engine.connect() as connection:
+            for statement in statements[:-1]:
                 connection.exec_driver_sql(statement)
+            with pytest.raises(DBAPIError) as caught:
+                connection.exec_driver_sql(statements[-1])
     finally:
         engine.dispose()
     return caught.value
@@ -49,8 +51,10 @@ def test_a_torn_file(tmp_path, content):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    error = met(f"sqlite:///{tmp_path}/none/a.db", "SELECT 1")
-    assert trouble(error) is Trouble.REFUSED
+    engine = create_engine(f"sqlite:///{tmp_path}/none/a.db")
+    with pytest.raises(DBAPIError) as caught:
+        engine.connect()
+    assert trouble(caught.value) is Trouble.REFUSED
 
 
 def test_a_statement_that_is_wrong_is_no_trouble_of_the_database():
@@ -97,14 +101,10 @@ def test_connections_that_failed_have_no_code(text, expected):
 
 
 def test_the_cause_is_looked_for():
-    try:
-        try:
-            raise OperationalError("SELECT 1", {}, Psycopg("gone\nand more.", "57P01"))
-        except OperationalError as error:
-            raise StorageInternalError("an exception is raised during the commit") from error
-    except StorageInternalError as error:
-        assert trouble(error) is Trouble.AWAY
-        assert reason(error) == "gone"
+    error = StorageInternalError("an exception is raised during the commit")
+    error.__cause__ = OperationalError("SELECT 1", {}, Psycopg("gone\nand more.", "57P01"))
+    assert trouble(error) is Trouble.AWAY
+    assert reason(error) == "gone"
 
 
 def test_a_pool_that_has_no_connection_left_may_have_one_later():

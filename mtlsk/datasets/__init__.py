@@ -4,7 +4,7 @@ from .arm import inverse_dynamics, make_arm
 from .digits import make_multi_digits
 from .makers import MAKERS, make_linnerud
 from .sarcos import fetch_sarcos
-from .split import blocked_split, split_rows
+from .split import blocked_split, fold_rows, split_rows
 from .table import load_table
 from .toy import TOY_STARTS, toy_losses, toy_minimum
 
@@ -13,6 +13,7 @@ __all__ = [
     "TOY_STARTS",
     "blocked_split",
     "fetch_sarcos",
+    "fold_rows",
     "inverse_dynamics",
     "load_table",
     "make_arm",
