@@ -165,7 +165,8 @@ class Pool:
         (the study of each trial that this pool has in flight, its workers' process ids) -> the
         next work, or None when there is nothing to do now. It is called under one lock.
     on_death : callable
-        Called after a worker died, under the same lock: (whether somebody wished it to).
+        Called after a worker died, under the same lock: (its process id, or None where somebody
+        wished it to).
     on_stop : callable
         Called before the workers are stopped, where it is not because there is no work left.
     say : callable
@@ -179,7 +180,7 @@ class Pool:
         job: dict[str, Any],
         n_workers: int,
         next_work: Callable[[list[str], set[int]], Work | None],
-        on_death: Callable[[bool], None],
+        on_death: Callable[[int | None], None],
         *,
         on_stop: Callable[[], None] = lambda: None,
         say: Say = print,
@@ -274,8 +275,9 @@ class Pool:
             if self.stopping:
                 return
             with self.changed:
-                self.workers.pop(index).stop()
+                worker = self.workers.pop(index)
+                worker.stop()
                 self.deaths += 1
                 if self.deaths >= self.max_deaths:
                     raise StudyError(f"{error}; gave up after {self.deaths} in a row") from None
-                self.on_death(error.wished)
+                self.on_death(None if error.wished else worker.process.pid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import functools
 import json
 import threading
@@ -14,7 +15,9 @@ from typing import Any, TypeVar
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import text
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -159,8 +162,7 @@ class PatientStorage(RDBStorage):
         One that was asked for and not heard of has no owner, and is queued again for that.
         """
         if template_trial is not None:
-            template_trial = copy.deepcopy(template_trial)
-            template_trial.system_attrs[ONCE] = uuid.uuid4().hex
+            template_trial = _marked(template_trial)
         self._once.tries = 0
         make = functools.partial(RDBStorage._create_new_trial, self, study_id, template_trial)
         return self.attempt(make)
@@ -171,18 +173,36 @@ class PatientStorage(RDBStorage):
         """Find or make a trial within a transaction that holds the study's lock."""
         self._once.tries += 1
         if template_trial is not None and self._once.tries > 1:
-            mark = json.dumps(template_trial.system_attrs[ONCE])
-            found = (
-                session.query(models.TrialModel)
-                .join(models.TrialSystemAttributeModel)
-                .filter(models.TrialModel.study_id == study_id)
-                .filter(models.TrialSystemAttributeModel.key == ONCE)
-                .filter(models.TrialSystemAttributeModel.value_json == mark)
-                .one_or_none()
-            )
+            found = _find(study_id, template_trial, session)
             if found is not None:
-                return found  # type: ignore[no-any-return]
+                return found
         return super()._get_prepared_new_trial(study_id, template_trial, session)
+
+    def fail_and_queue(self, study_id: int, trial_id: int, template_trial: FrozenTrial) -> bool:
+        """Fail a trial that runs and queue one in its place, both or neither.
+
+        Nobody can draw anew between the two, and of several who try one succeeds.
+
+        Returns
+        -------
+        Whether the trial did not end otherwise.
+        """
+        queued = _marked(template_trial)
+
+        def once() -> bool:
+            with _create_scoped_session(self.scoped_session) as session:
+                if self.engine.name == "sqlite":  # which has no locks of rows
+                    session.execute(text("BEGIN IMMEDIATE"))
+                models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+                trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session, True)
+                if trial.state is not TrialState.RUNNING:
+                    return _find(study_id, queued, session) is not None
+                trial.state = TrialState.FAIL
+                trial.datetime_complete = datetime.datetime.now()
+                RDBStorage._get_prepared_new_trial(self, study_id, queued, session)
+                return True
+
+        return self.attempt(once)
 
     # ---- signs of life
 
@@ -206,6 +226,27 @@ class PatientStorage(RDBStorage):
     @staticmethod
     def _fill_storage_url_template(template: str) -> str:
         return template  # a folder's name may have braces
+
+
+def _marked(template: FrozenTrial) -> FrozenTrial:
+    """Return a copy that carries a mark of its own."""
+    template = copy.deepcopy(template)
+    template.system_attrs[ONCE] = uuid.uuid4().hex
+    return template
+
+
+def _find(study_id: int, marked: FrozenTrial, session: Any) -> models.TrialModel | None:
+    """Return the stored trial that carries the mark of this one."""
+    mark = json.dumps(marked.system_attrs[ONCE])
+    found: models.TrialModel | None = (
+        session.query(models.TrialModel)
+        .join(models.TrialSystemAttributeModel)
+        .filter(models.TrialModel.study_id == study_id)
+        .filter(models.TrialSystemAttributeModel.key == ONCE)
+        .filter(models.TrialSystemAttributeModel.value_json == mark)
+        .one_or_none()
+    )
+    return found
 
 
 def _patient(name: str) -> Callable[..., Any]:

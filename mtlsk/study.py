@@ -160,9 +160,9 @@ class Study:
             if progress is not None:
                 progress({w: count(s) for w, s in studies.items()}, self.wanted)
 
-        def fail_all(wished: bool = True) -> None:
+        def fail_all(died: int | None = None) -> None:
             for study in studies.values():
-                fail_abandoned(study, died=not wished)
+                fail_abandoned(study, died=died)
 
         storage.say = say = Sparing(say_on_stderr)
         if n_workers > cores():

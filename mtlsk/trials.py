@@ -190,37 +190,47 @@ def draw_of(study: optuna.Study, trial: FrozenTrial) -> int:
     return trial.number - sum("draw" in t.user_attrs for t in earlier)
 
 
-def requeue(study: optuna.Study, trial: FrozenTrial, lost: int | None = None) -> None:
-    """Put the parameters of a lost trial back in the queue: it will be run again."""
-    if lost is None:
-        lost = trial.user_attrs.get("lost", 0)
+def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Put the parameters of a trial that was failed back in the queue: it will be run again."""
+    study.add_trial(successor(study, trial, trial.user_attrs.get("lost", 0)))
+
+
+def successor(study: optuna.Study, trial: FrozenTrial, lost: int) -> FrozenTrial:
+    """Return the queued trial that runs another one again."""
     params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-    study.enqueue_trial(params, user_attrs={"lost": lost, "draw": draw_of(study, trial)})
+    return optuna.trial.create_trial(
+        state=TrialState.WAITING,
+        system_attrs={"fixed_params": params},
+        user_attrs={"lost": lost, "draw": draw_of(study, trial)},
+    )
 
 
-def fail_abandoned(study: optuna.Study, *, died: bool = False) -> int:
+def fail_abandoned(study: optuna.Study, *, died: int | None = None) -> int:
     """Fail the RUNNING trials whose owner is gone, queue them again, and return how many.
 
-    ``died`` says that the owner did not end on anybody's wish: a trial that has brought down
-    ``MAX_LOST`` workers is not run again but counts as failed.
+    ``died`` is the process id of an owner that did not end on anybody's wish: a trial that has
+    brought down ``MAX_LOST`` workers is not run again but counts as failed.
     """
     count = 0
     storage = study._storage
+    database: PatientStorage = storage._backend  # type: ignore[attr-defined]  # behind a cache
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if is_gone(trial):
-            lost = trial.user_attrs.get("lost", 0) + int(died)
+            who = trial.user_attrs.get("owner", {})
+            lost = trial.user_attrs.get("lost", 0)
+            lost += int(died is not None and who.get("pid") == died)
             try:
                 storage.set_trial_user_attr(trial._trial_id, "lost", lost)
                 if lost >= MAX_LOST:
                     text = f"lost: its worker died {lost} times"
                     storage.set_trial_user_attr(trial._trial_id, "failed", text)
-                mine = storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+                    mine = storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+                else:
+                    again = successor(study, trial, lost)
+                    mine = database.fail_and_queue(study._study_id, trial._trial_id, again)
             except optuna.exceptions.UpdateFinishedTrialError:
                 continue  # it ended, or another process was first
-            if mine:
-                count += 1
-                if lost < MAX_LOST:
-                    requeue(study, trial, lost)
+            count += int(mine)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)

@@ -262,3 +262,54 @@ def test_a_folder_may_have_braces_in_its_name(tmp_path):
     storage.remove_session()
     storage.engine.dispose()
     assert (folder / "s.db").exists()
+
+
+def abandoned(study):
+    """A trial of a process that is gone."""
+    trial = ask(study)
+    trial.suggest_float("x", 0, 1)
+    trial.set_user_attr("owner", {**trials.owner(), "started": 0.0})
+    return trial
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_lost_trial_is_queued_once_when_the_connection_breaks(opened, monkeypatch, stored):
+    open_one, said = opened
+    storage = open_one()
+    study = study_of(storage)
+    lost = abandoned(study)
+    fail_and_queue = storage.fail_and_queue
+
+    def broken(*arguments):
+        break_commits(monkeypatch, storage, 1, stored=stored)
+        return fail_and_queue(*arguments)
+
+    monkeypatch.setattr(storage, "fail_and_queue", broken)
+    assert trials.fail_abandoned(study) == 1
+    assert len(said) == 1
+    assert [t.state.name for t in study.get_trials()] == ["FAIL", "WAITING"]
+    assert ask(study).suggest_float("x", 0, 1) == lost.params["x"]
+
+
+def test_of_several_who_find_a_trial_lost_one_queues_it(opened):
+    open_one, _ = opened
+    study = study_of(open_one())
+    others = [study_of(open_one()) for _ in range(4)]
+    for _ in range(5):
+        abandoned(study)
+    barrier, counts = threading.Barrier(len(others)), []
+
+    def fail(other):
+        barrier.wait()
+        counts.append(trials.fail_abandoned(other))
+        other._storage._backend.remove_session()
+
+    threads = [threading.Thread(target=fail, args=(other,)) for other in others]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(counts) == 5
+    states = [t.state.name for t in study.get_trials()]
+    assert (states.count("FAIL"), states.count("WAITING"), len(states)) == (5, 5, 10)
+    assert sorted(trials.draw_of(study, t) for t in study.get_trials()[5:]) == list(range(5))
