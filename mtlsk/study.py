@@ -25,7 +25,7 @@ import optuna
 import pandas as pd
 from optuna.trial import TrialState
 
-from mtlsk.folder import MARKER, check_folder, check_same, write_atomically
+from mtlsk.folder import MARKER, check_folder, check_same, is_torn, write_atomically
 from mtlsk.lineup import line_up
 from mtlsk.machine import machine, versions
 from mtlsk.outcome import SCALARIZATION, SEARCH, SINGLE_TASK
@@ -78,6 +78,9 @@ class Study:
         URL of the Optuna storage; ``study.db`` in ``out`` by default.
     out : str or Path or None
         Folder of the results; ``runs/NAME`` by default.
+    fork : str or None
+        Name under which a changed file runs beside the study that has the file's name, which is
+        left as it is.
 
     Raises
     ------
@@ -93,9 +96,13 @@ class Study:
         device: str | None = None,
         storage: str | None = None,
         out: str | Path | None = None,
+        fork: str | None = None,
     ) -> None:
         if trials is not None and trials < 1:
             raise StudyError(f"--trials {trials} is not allowed; give a number from 1")
+        self.forked_from = None if fork is None else file.study.name
+        if fork is not None:
+            file = file.renamed(fork)
         self.file = file
         self.out = Path(out) if out is not None else Path("runs") / file.study.name
         self.storage_url = storage or f"sqlite:///{(self.out / 'study.db').resolve()}"
@@ -287,6 +294,7 @@ class Study:
         self.out.mkdir(parents=True, exist_ok=True)
         try:
             storage = open_storage(self.storage_url)
+            self._check_known(storage)
             studies = {
                 which: self._study(storage, which, full, identity)
                 for which, full in study_names(name).items()
@@ -296,9 +304,22 @@ class Study:
             if fresh and not any(self.out.iterdir()):
                 self.out.rmdir()
             raise
-        text = json.dumps({"schema": SCHEMA, "name": name, "study": identity}, indent=1)
-        write_atomically(self.out / MARKER, text + "\n")
+        marker = {"schema": SCHEMA, "name": name, "study": identity}
+        origin = studies[SEARCH].user_attrs["mtlsk"].get("forked_from")
+        if origin is not None:
+            marker["forked_from"] = origin
+        write_atomically(self.out / MARKER, json.dumps(marker, indent=1) + "\n")
         return storage, studies
+
+    def _check_known(self, storage: PatientStorage) -> None:
+        """Raise StudyError if the folder holds a study that its storage does not know."""
+        marker, name = self.out / MARKER, self.file.study.name
+        if marker.exists() and name not in optuna.get_all_study_names(storage):
+            torn = f"{marker} is torn and" if is_torn(marker) else f"{marker} says it ran, but"
+            raise StudyError(
+                f"{torn} the storage knows no study {name!r}: give the --storage it ran with, or "
+                "another --out"
+            )
 
     def _study(
         self, storage: PatientStorage, which: str, name: str, identity: dict[str, Any]
@@ -337,6 +358,7 @@ class Study:
             "maximise": problem.maximise,
             "task_names": problem.task_names,
             "seed": self.file.study.seed,
+            **({"forked_from": self.forked_from} if self.forked_from is not None else {}),
         }
 
     def _notes(self) -> list[str]:
