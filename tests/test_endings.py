@@ -1,10 +1,12 @@
 """Runs that are not left to their end: workers and commands stopped, a disk that is full."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -32,7 +34,7 @@ split = "random"
 hidden_layer_sizes = [8]
 max_epochs = {epochs}
 [search]
-aggregator = ["ConicGrad"]
+aggregator = ["{aggregator}"]
 lr = {{ low = 1e-3, high = 3e-2, log = true }}
 [baselines]
 scalarization = 0
@@ -41,9 +43,9 @@ single_task = 0
 """
 
 
-def write(folder, *, epochs, wanted):
+def write(folder, *, wanted, aggregator="ConicGrad"):
     path = folder / "small.toml"
-    path.write_text(FILE.format(epochs=epochs, wanted=wanted))
+    path.write_text(FILE.format(epochs=1, wanted=wanted, aggregator=aggregator))
     return path
 
 
@@ -84,7 +86,9 @@ def running(found, but=()):
 
 
 def test_a_worker_that_is_stopped_and_a_command_that_is_killed(tmp_path, found):
-    write(tmp_path, epochs=150, wanted=4)
+    write(tmp_path, wanted=4, aggregator="held:Held")
+    shutil.copy(Path(__file__).with_name("held.py"), tmp_path)
+    (tmp_path / "hold").touch()
     command = subprocess.Popen(
         [sys.executable, "-m", "mtlsk", "study", "run", "small.toml", "--workers", "1"],
         cwd=tmp_path,
@@ -101,6 +105,8 @@ def test_a_worker_that_is_stopped_and_a_command_that_is_killed(tmp_path, found):
     orphan = psutil.Process(second.user_attrs["owner"]["pid"])
     os.kill(command.pid, signal.SIGKILL)
     command.wait()
+    assert orphan.is_running()
+    (tmp_path / "hold").unlink()
     # to the end of its trial, and no longer
     wait_for(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE)
     assert found()[second.number].state.name == "COMPLETE"
@@ -134,7 +140,9 @@ def test_a_full_disk_ends_the_command_in_one_line_and_it_goes_on(
     monkeypatch.setattr(pool, "WorkerProcess", Here)
     monkeypatch.setattr(mtlsk.study, "cores", lambda: 1)
     monkeypatch.setattr(trials, "PATIENCE", 0.5)
-    write(tmp_path, epochs=1, wanted=30)  # some fit into pages that there are
+    monkeypatch.setattr(trials, "HEARTBEAT", 1)  # the owner of what is left is this process
+    monkeypatch.setattr(trials, "GRACE", 2)
+    write(tmp_path, wanted=30)  # some fit into pages that there are
     monkeypatch.chdir(tmp_path)
     room = {"pages": None}
 

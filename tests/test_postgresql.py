@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 import warnings
+from pathlib import Path
 
 import psutil
 import pytest
@@ -28,14 +29,15 @@ sampler = "random"
 models = "none"
 [data]
 name = "arm"
-options = {{ n_samples = 300, random_state = 0 }}
+options = { n_samples = 300, random_state = 0 }
 split = "random"
 [estimator]
 hidden_layer_sizes = [8]
-max_epochs = {epochs}
+max_epochs = 2
 [search]
-aggregator = ["ConicGrad", "MGDA"]
-lr = {{ low = 1e-3, high = 3e-2, log = true }}
+aggregator = ["held:Held"]
+lr = { low = 1e-3, high = 3e-2, log = true }
+optimizer__weight_decay = { low = 1e-6, high = 1e-3, log = true }
 [baselines]
 scalarization = 2
 weights = "dirichlet"
@@ -83,21 +85,37 @@ def study(url):
     storage.engine.dispose()
 
 
-def write(folder, epochs):
-    path = folder / "small.toml"
-    path.write_text(FILE.format(epochs=epochs))
-    return path
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a study whose trials last as long as there is a file "hold" in it."""
+    shutil.copy(Path(__file__).with_name("held.py"), tmp_path)
+    (tmp_path / "small.toml").write_text(FILE)
+    (tmp_path / "hold").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
 
 
-def start(folder, url, workers, out="out"):
-    command = [sys.executable, "-m", "mtlsk", "study", "run", "small.toml", "--storage", url]
-    return subprocess.Popen(
-        [*command, "--workers", str(workers), "--out", out],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def start(folder, url):
+    """Start a command there: (workers, out) -> process; what is left of it ends with the test."""
+    started = []
+
+    def one(workers, out="out"):
+        command = [sys.executable, "-m", "mtlsk", "study", "run", "small.toml", "--storage", url]
+        process = subprocess.Popen(
+            [*command, "--workers", str(workers), "--out", out],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield one
+    for process in started:
+        process.terminate()
+        process.communicate(timeout=60)
 
 
 def wait_for(condition, seconds=120):
@@ -113,6 +131,7 @@ def busy(study, command):
     try:
         trials = [t for t in study() if t.state.name == "RUNNING" and "owner" in t.user_attrs]
     except KeyError:  # it is not made yet
+        assert command.poll() is None, command.communicate()
         return {}
     of = {t.user_attrs["owner"]["pid"]: t for t in trials}
     children = {child.pid for child in psutil.Process(command.pid).children()}
@@ -125,9 +144,9 @@ def measured(trial):
     return trial.params, trial.values, json.dumps(attributes, sort_keys=True)
 
 
-def undisturbed(path, out):
+def undisturbed():
     """The trials of a study that one worker runs here, by draw."""
-    study, threads, paths = Study.from_toml(path, out=out), torch.get_num_threads(), [*sys.path]
+    study, threads, paths = Study.from_toml("small.toml"), torch.get_num_threads(), [*sys.path]
     opened, studies = study.open()
     job = {
         "study": study.file.model_dump(),
@@ -135,7 +154,7 @@ def undisturbed(path, out):
         "sha256": study.problem.sha256,
         "wanted": study.wanted,
         "trials": None,
-        "out": str(out),
+        "out": str(study.out),
         "storage": study.storage_url,
         "threads": 1,
         "sys_path": sys.path,
@@ -156,21 +175,22 @@ def undisturbed(path, out):
     return found
 
 
-def test_four_workers_of_two_commands_leave_the_table_of_an_undisturbed_run(tmp_path, url, study):
-    path = write(tmp_path, epochs=60)
-    first, second = (start(tmp_path, url, 2, out) for out in ("first", "second"))
-    wait_for(lambda: busy(study, first) and busy(study, second))
+def test_four_workers_of_two_commands_leave_the_table_of_a_quiet_run(folder, start, url, study):
+    first, second = start(2, "first"), start(2, "second")
+    wait_for(lambda: len(busy(study, first)) == len(busy(study, second)) == 2)
     victim, killed = next(iter(busy(study, first).items()))
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: study()[killed.number].state.name == "FAIL")  # by the command it belonged to
     stopped = [t.number for t in busy(study, second).values()]
+    assert len(stopped) == 2
     second.send_signal(signal.SIGTERM)
     _, error = second.communicate(timeout=60)
+    (folder / "hold").unlink()
     assert second.returncode in (130, 128 + signal.SIGTERM), error
     output, error = first.communicate(timeout=120)
     assert first.returncode == 0, error
     assert "search: 8 trials complete, 0 failed" in output
-    expected = undisturbed(path, tmp_path / "alone")
+    expected = undisturbed()
     for which, table in expected.items():
         name = study_names("small")[which]
         storage = open_storage(url)
@@ -186,18 +206,17 @@ def test_four_workers_of_two_commands_leave_the_table_of_an_undisturbed_run(tmp_
     # who was killed or stopped failed, and was run again with the draw it had
     trials = {t.number: t for t in study()}
     for number, lost in [(killed.number, 1), *((n, 0) for n in stopped)]:
-        if trials[number].state.name == "FAIL":  # it may have ended the moment before
-            again = [t for t in trials.values() if t.user_attrs.get("draw") == number]
-            assert [t.state.name for t in again] == ["COMPLETE"]
-            assert again[0].user_attrs["lost"] == lost
-    assert trials[killed.number].state.name == "FAIL"
+        assert trials[number].state.name == "FAIL"
+        again = [t for t in trials.values() if t.user_attrs.get("draw") == number]
+        assert [t.state.name for t in again] == ["COMPLETE"]
+        assert again[0].user_attrs["lost"] == lost
 
 
-def test_a_server_that_is_stopped_for_a_while_stops_no_run(tmp_path, url, study, server):
-    write(tmp_path, epochs=60)
-    command = start(tmp_path, url, 1)
+def test_a_server_that_is_stopped_for_a_while_stops_no_run(folder, start, study, server):
+    command = start(1)
     wait_for(lambda: busy(study, command))
     server.stop()
+    (folder / "hold").unlink()  # a trial ends that cannot be stored
     time.sleep(4)
     server.ensure_postgres_running()
     _, error = command.communicate(timeout=120)
