@@ -9,6 +9,7 @@ import platform
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -260,11 +261,12 @@ class Counts:
 def count(study: optuna.Study) -> Counts:
     """Count the trials of a study."""
     trials = study.get_trials(deepcopy=False)
+    of = Counter([t.state for t in trials])
     return Counts(
-        complete=sum(t.state is TrialState.COMPLETE for t in trials),
-        failed=sum(t.state is TrialState.FAIL and "failed" in t.user_attrs for t in trials),
-        running=sum(t.state is TrialState.RUNNING for t in trials),
-        pruned=sum(t.state is TrialState.PRUNED for t in trials),
+        complete=of[TrialState.COMPLETE],
+        failed=sum("failed" in t.user_attrs for t in trials if t.state is TrialState.FAIL),
+        running=of[TrialState.RUNNING],
+        pruned=of[TrialState.PRUNED],
     )
 
 
