@@ -115,7 +115,9 @@ class Worker:
                 break
             trial = batch.ask(self.owner)
             try:
-                asked.append(Asked(trial, self._suggest(trial, batch.study, which)))
+                with self.storage.together():
+                    params = self._suggest(trial, batch.study, which)
+                asked.append(Asked(trial, params))
             except StorageError:
                 raise
             except Exception as error:

@@ -1,5 +1,6 @@
 """A storage whose database is away, locked or full for a while."""
 
+import contextlib
 import re
 import sqlite3
 import threading
@@ -313,3 +314,30 @@ def test_of_several_who_find_a_trial_lost_one_queues_it(opened):
     states = [t.state.name for t in study.get_trials()]
     assert (states.count("FAIL"), states.count("WAITING"), len(states)) == (5, 5, 10)
     assert sorted(trials.draw_of(study, t) for t in study.get_trials()[5:]) == list(range(5))
+
+
+def test_parameters_are_stored_together_and_once_when_the_connection_breaks(opened, monkeypatch):
+    open_one, said = opened
+    storage = open_one()
+    study = study_of(storage)
+    trial = ask(study)
+    with storage.together():
+        trial.suggest_float("x", 0, 1)
+        trial.suggest_categorical("c", ["a", "b"])
+        assert study.get_trials()[0].params == {}
+        break_commits(monkeypatch, storage, 1, stored=True)
+    assert len(said) == 1
+    assert study.get_trials()[0].params == trial.params
+    trial.suggest_float("y", 0, 1)
+    assert study.get_trials()[0].params == trial.params
+
+
+def test_parameters_before_an_error_are_stored(opened):
+    open_one, _ = opened
+    storage = open_one()
+    study = study_of(storage)
+    trial = ask(study)
+    with contextlib.suppress(ZeroDivisionError), storage.together():
+        trial.suggest_float("x", 0, 1)
+        raise ZeroDivisionError
+    assert list(study.get_trials()[0].params) == ["x"]
