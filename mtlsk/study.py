@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -23,11 +24,10 @@ from typing import Any, Literal, Self
 
 import optuna
 import pandas as pd
-from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from mtlsk.choosing import Best, choose, front
-from mtlsk.folder import MARKER, check_folder, check_same, write_atomically
+from mtlsk.folder import MARKER, check_folder, check_same, is_torn, write_atomically
 from mtlsk.lineup import line_up
 from mtlsk.machine import machine, versions
 from mtlsk.outcome import SCALARIZATION, SEARCH, SINGLE_TASK, Results
@@ -37,6 +37,7 @@ from mtlsk.results import read_results
 from mtlsk.sampler import START, may_be_asked
 from mtlsk.search import SearchSpace
 from mtlsk.stopping import growth
+from mtlsk.storage import PatientStorage, Sparing, StorageError
 from mtlsk.studyfile import StudyError, StudyFile, read_study
 from mtlsk.sweep import AT_MOST, members_at_once
 from mtlsk.trials import (
@@ -48,6 +49,7 @@ from mtlsk.trials import (
     host_digest,
     minimised,
     open_storage,
+    say_on_stderr,
     study_names,
     wait_until_none_runs,
 )
@@ -78,6 +80,9 @@ class Study:
         URL of the Optuna storage; ``study.db`` in ``out`` by default.
     out : str or Path or None
         Folder of the results; ``runs/NAME`` by default.
+    fork : str or None
+        Name under which a changed file runs beside the study that has the file's name, which is
+        left as it is.
 
     Raises
     ------
@@ -93,9 +98,13 @@ class Study:
         device: str | None = None,
         storage: str | None = None,
         out: str | Path | None = None,
+        fork: str | None = None,
     ) -> None:
         if trials is not None and trials < 1:
             raise StudyError(f"--trials {trials} is not allowed; give a number from 1")
+        self.forked_from = None if fork is None else file.study.name
+        if fork is not None:
+            file = file.renamed(fork)
         self.file = file
         self.out = Path(out) if out is not None else Path("runs") / file.study.name
         self.storage_url = storage or f"sqlite:///{(self.out / 'study.db').resolve()}"
@@ -160,19 +169,29 @@ class Study:
             if progress is not None:
                 progress({w: count(s) for w, s in studies.items()}, self.wanted)
 
-        def fail_all(*, died: bool = False) -> None:
+        def fail_all(died: int | None = None) -> None:
             for study in studies.values():
                 fail_abandoned(study, died=died)
 
+        storage.say = say = Sparing(say_on_stderr)
+        if n_workers > cores():
+            say(
+                f"{n_workers} workers share {cores()} cores, with one torch thread each: "
+                "more workers than cores gain nothing"
+            )
         tick()
         while True:
             fail_all()
             next_work = partial(self._next, studies, n_workers)
-            pool = Pool(job, n_workers, next_work, partial(fail_all, died=True))
+            # who stops a run does not wait for a storage
+            pool = Pool(job, n_workers, next_work, fail_all, on_stop=storage.give_up.set, say=say)
             try:
                 pool.run(tick)
-            finally:  # also after Ctrl-C: what the workers left is failed and queued again
-                fail_all()
+            except BaseException:  # also Ctrl-C: what the workers left is failed and queued again
+                with contextlib.suppress(StorageError):  # or it will be, by the next command
+                    fail_all()
+                raise
+            fail_all()
             wait_until_none_runs(list(studies.values()))
             tick()
             if all(count(s).done >= self.wanted[w] for w, s in studies.items()):
@@ -291,7 +310,7 @@ class Study:
         identity["data"]["sha256"] = self.problem.sha256
         return identity
 
-    def open(self) -> tuple[RDBStorage, dict[str, optuna.Study]]:
+    def open(self) -> tuple[PatientStorage, dict[str, optuna.Study]]:
         """Return the storage and its two studies, made where they do not exist yet.
 
         Raises
@@ -306,6 +325,7 @@ class Study:
         self.out.mkdir(parents=True, exist_ok=True)
         try:
             storage = open_storage(self.storage_url)
+            self._check_known(storage)
             studies = {
                 which: self._study(storage, which, full, identity)
                 for which, full in study_names(name).items()
@@ -315,12 +335,25 @@ class Study:
             if fresh and not any(self.out.iterdir()):
                 self.out.rmdir()
             raise
-        text = json.dumps({"schema": SCHEMA, "name": name, "study": identity}, indent=1)
-        write_atomically(self.out / MARKER, text + "\n")
+        marker = {"schema": SCHEMA, "name": name, "study": identity}
+        origin = studies[SEARCH].user_attrs["mtlsk"].get("forked_from")
+        if origin is not None:
+            marker["forked_from"] = origin
+        write_atomically(self.out / MARKER, json.dumps(marker, indent=1) + "\n")
         return storage, studies
 
+    def _check_known(self, storage: PatientStorage) -> None:
+        """Raise StudyError if the folder holds a study that its storage does not know."""
+        marker, name = self.out / MARKER, self.file.study.name
+        if marker.exists() and name not in optuna.get_all_study_names(storage):
+            torn = f"{marker} is torn and" if is_torn(marker) else f"{marker} says it ran, but"
+            raise StudyError(
+                f"{torn} the storage knows no study {name!r}: give the --storage it ran with, or "
+                "another --out"
+            )
+
     def _study(
-        self, storage: RDBStorage, which: str, name: str, identity: dict[str, Any]
+        self, storage: PatientStorage, which: str, name: str, identity: dict[str, Any]
     ) -> optuna.Study:
         directions: list[Literal["minimize", "maximize"]] = [
             "maximize" if m else "minimize" for m in self.problem.maximise
@@ -356,6 +389,7 @@ class Study:
             "maximise": problem.maximise,
             "task_names": problem.task_names,
             "seed": self.file.study.seed,
+            **({"forked_from": self.forked_from} if self.forked_from is not None else {}),
         }
 
     def _notes(self) -> list[str]:

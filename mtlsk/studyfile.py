@@ -149,6 +149,19 @@ class StudyFile(Section):
         whole["baselines"] = {"weights": self.baselines.weights}
         return whole
 
+    def renamed(self, name: str) -> StudyFile:
+        """Return the same study under another name.
+
+        Raises
+        ------
+        StudyError
+            For a name that is none, or the one it has.
+        """
+        if name == self.study.name:
+            raise StudyError(f"--fork {name}: the file's own name; give another one")
+        raw = self.model_dump()
+        return validate({**raw, "study": {**raw["study"], "name": name}}, f"--fork {name}")
+
 
 def read_study(path: str | Path, *, data: str | None = None) -> StudyFile:
     """Read and validate a study file; ``data`` replaces its name or path by a table's path.

@@ -12,7 +12,7 @@ import os
 import pickle
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from mtlsk.outcome import SCALARIZATION, SINGLE_TASK
 from mtlsk.pareto import dominating
 from mtlsk.problem import Problem
 from mtlsk.pruning import Dominated
+from mtlsk.storage import PATIENCE, StorageError
 from mtlsk.studyfile import StudyError, StudyFile
 from mtlsk.sweep import evaluate_each
 from mtlsk.tablemodel import TableModel
@@ -41,6 +42,7 @@ from mtlsk.trials import (
     open_storage,
     owner,
     running,
+    say_on_stderr,
     signs,
     study_names,
 )
@@ -55,7 +57,7 @@ def warm_up() -> None:
 class Worker:
     """One process's view of a study: data loaded once, a storage, the studies of its lineup."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
+    def __init__(self, job: dict[str, Any], say: Callable[[str], None] = say_on_stderr) -> None:
         sys.path[:] = job["sys_path"]
         torch.set_num_threads(job["threads"])
         self.study = StudyFile.model_validate(job["study"])
@@ -71,15 +73,16 @@ class Worker:
         self.lineup = line_up(
             self.study, self.problem, trials=job["trials"], override=self.override
         )
-        self.storage = open_storage(job["storage"])
+        self.storage = open_storage(job["storage"], patience=PATIENCE, say=say)
         self.names = study_names(self.study.study.name)
+        self.studies: dict[str, optuna.Study] = {}
         self.out = job["out"]
         self.owner = owner()
         warm_up()
 
     def run(self, which: str, n_trials: int) -> int:
         """Run at most ``n_trials`` trials of a study and return how many ended."""
-        study = load_study(self.storage, self.names[which], self.lineup[which].make_sampler())
+        study = self._study(which)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.storages.fail_stale_trials(study)
@@ -97,6 +100,13 @@ class Worker:
         self.storage.remove_session()
         return batch.ended
 
+    def _study(self, which: str) -> optuna.Study:
+        """Return a study, opened once: each opening reads all of its trials."""
+        if which not in self.studies:
+            self.studies[which] = load_study(self.storage, self.names[which])
+        self.studies[which].sampler = self.lineup[which].make_sampler()
+        return self.studies[which]
+
     def _ask(self, batch: Batch, which: str, n_trials: int) -> list[Asked]:
         """Ask for trials one after the other; one that was lost before comes alone."""
         asked: list[Asked] = []
@@ -105,7 +115,11 @@ class Worker:
                 break
             trial = batch.ask(self.owner)
             try:
-                asked.append(Asked(trial, self._suggest(trial, batch.study, which)))
+                with self.storage.together():
+                    params = self._suggest(trial, batch.study, which)
+                asked.append(Asked(trial, params))
+            except StorageError:
+                raise
             except Exception as error:
                 batch.end(trial, error)
             if trial.user_attrs.get("lost", 0):
@@ -142,6 +156,8 @@ class Worker:
             if which == SINGLE_TASK:
                 return evaluate_single(self.problem, params, repeats)
             return evaluate(self.problem, params, repeats, self._watch(study))
+        except StorageError:  # no fault of the trial
+            raise
         except Exception as error:
             return error
 
@@ -198,8 +214,12 @@ def main() -> None:
     """Serve the parent until it closes the pipe."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a user's code prints must not be read as an answer
+
+    def say(text: str) -> None:
+        print(json.dumps({"say": text}), file=replies, flush=True)
+
     try:
-        worker = Worker(json.loads(sys.stdin.readline()))
+        worker = Worker(json.loads(sys.stdin.readline()), say)
     except Exception as error:
         print(json.dumps({"error": " ".join(str(error).split())}), file=replies, flush=True)
         return

@@ -32,7 +32,7 @@ class Fake:
     let = threading.Semaphore(0)
     asked: list = []
 
-    def __init__(self, job):
+    def __init__(self, job, say):
         self.process = self
         self.pid = id(self)
 
@@ -58,7 +58,7 @@ def test_trials_in_flight_are_counted_not_calls(monkeypatch):
         seen.append(sorted(in_flight))
         return left.pop(0) if left else None
 
-    workers = Pool({}, 2, next_work, lambda: None)
+    workers = Pool({}, 2, next_work, lambda died: None)
     runner = threading.Thread(target=workers.run, args=(lambda: None,), kwargs={"interval": 0.01})
     runner.start()
     for _ in range(2):

@@ -105,7 +105,7 @@ def command(monkeypatch):
 class Here:
     """A worker that runs its trials in this process: a process of its own takes long to start."""
 
-    def __init__(self, job):
+    def __init__(self, job, say):
         self.process, self.job = SimpleNamespace(pid=os.getpid()), job
 
     def start(self):
@@ -454,7 +454,7 @@ def test_a_trial_that_brings_down_three_workers_is_not_run_again(tmp_path):
     gone = {**trials.owner(), "started": 0.0}
     for _ in range(trials.MAX_LOST):
         ask(search).set_user_attr("owner", gone)
-        assert trials.fail_abandoned(search, died=True) == 1
+        assert trials.fail_abandoned(search, died=os.getpid()) == 1
     assert [t.state.name for t in search.get_trials()] == ["FAIL"] * trials.MAX_LOST
     assert "worker died 3 times" in search.get_trials()[-1].user_attrs["failed"]
     assert trials.count(search).done == 1
@@ -516,7 +516,8 @@ def test_a_worker_has_the_torch_threads_it_is_given(tmp_path):
             "storage": study.storage_url,
             "threads": threads,
             "sys_path": sys.path,
-        }
+        },
+        print,
     )
     try:
         worker.start()

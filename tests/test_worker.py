@@ -1,5 +1,6 @@
 """A worker's batches of trials, in this process."""
 
+import os
 import signal
 import sys
 import time
@@ -161,7 +162,7 @@ def lose(worker, baseline, n, which=SCALARIZATION):
         study = load_study(worker.storage, worker.names[which], worker.lineup[which].make_sampler())
         asked = worker._ask(Batch(study, heartbeat), which, n)
     worker.owner = owner
-    assert trials.fail_abandoned(baseline, died=True) == n
+    assert trials.fail_abandoned(baseline, died=os.getpid()) == n
     return [t.trial.params for t in asked]
 
 
@@ -201,7 +202,7 @@ def test_a_trial_that_kills_takes_no_innocent_one_to_the_end(begin, runs):
             worker.run(SCALARIZATION, 4)
         except Killed:
             deaths += 1
-            trials.fail_abandoned(baseline, died=True)
+            trials.fail_abandoned(baseline, died=os.getpid())
     assert deaths == trials.MAX_LOST
     counted = [t for t in baseline.get_trials() if "failed" in t.user_attrs]
     assert [t.params for t in counted] == [deadly]

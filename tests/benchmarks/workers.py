@@ -1,0 +1,132 @@
+"""What a study costs above its fits, and what workers gain that share the cores.
+
+``python -m tests.benchmarks.workers cost`` runs a study whose fits sleep for two seconds, and
+``... threads`` the same fits by N workers with the threads they are given and with two each.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import mtlsk.study
+from mtlsk import Study
+from mtlsk.aggregators import LinearScalarization
+from mtlsk.outcome import SEARCH
+from mtlsk.trials import cores, load_study, open_storage
+
+SECONDS = 2.0
+
+FILE = """
+[study]
+name = "cost"
+trials = {trials}
+sampler = "{sampler}"
+models = "none"
+[data]
+name = "arm"
+options = {{ n_samples = {rows}, random_state = 0 }}
+split = "random"
+[estimator]
+hidden_layer_sizes = [{width}, {width}]
+max_epochs = {epochs}
+batch_size = {batch}
+[search]
+aggregator = ["{aggregator}"]
+lr = {{ low = 1e-3, high = 3e-2, log = true }}
+optimizer__weight_decay = {{ low = 1e-6, high = 1e-3, log = true }}
+task_scale = {{ simplex = true }}
+[baselines]
+scalarization = 0
+equal_weights = 0
+single_task = 0
+"""
+
+
+class Slow(LinearScalarization):
+    """Equal weights, in time: a step sleeps."""
+
+    def task_weights(self, gramian: Any, losses: Any) -> Any:
+        """Sleep, and weigh."""
+        time.sleep(SECONDS)
+        return super().task_weights(gramian, losses)
+
+
+def run(folder: Path, workers: int, **options: Any) -> tuple[float, float, float]:
+    """Run a study: its wall clock, that from its first trial on, and its fits' seconds."""
+    path = folder / "cost.toml"
+    path.write_text(FILE.format(**options))
+    study = Study.from_toml(path, out=folder / "out")
+    begun = time.time()
+    study.run(workers)
+    wall = time.time() - begun
+    trials = load_study(open_storage(study.storage_url), "cost").get_trials()
+    first = min(t.datetime_start.timestamp() for t in trials if t.datetime_start)
+    last = max(t.datetime_complete.timestamp() for t in trials if t.datetime_complete)
+    return wall, last - first, sum(t.user_attrs["measured"]["seconds"] for t in trials)
+
+
+def cost(sampler: str, trials: int, workers: int = 2) -> None:
+    """Print wall clock x workers over the fits' seconds, with and without the start."""
+    with tempfile.TemporaryDirectory() as folder:
+        wall, running, fits = run(
+            Path(folder),
+            workers,
+            trials=trials,
+            sampler=sampler,
+            rows=300,
+            width=8,
+            epochs=1,
+            batch=-1,
+            aggregator="tests.benchmarks.workers:Slow",
+        )
+    print(
+        f"{sampler}, {trials} trials of {fits / trials:.2f} s, {workers} workers: "
+        f"{100 * (running * workers / fits - 1):.1f} % above the fits, "
+        f"{100 * (wall * workers / fits - 1):.1f} % with the start",
+        flush=True,
+    )
+
+
+def threads(repeats: int) -> None:
+    """Print trials a second of N workers, shared threads over two each, interleaved."""
+    share = mtlsk.study.cores
+    for workers in (2, 4):
+        rates: dict[str, list[float]] = {"shared": [], "two each": []}
+        for _ in range(repeats):
+            for how, found in rates.items():
+                n = share() if how == "shared" else 2 * workers
+                mtlsk.study.cores = lambda n=n: n
+                with tempfile.TemporaryDirectory() as folder:
+                    _, running, _ = run(
+                        Path(folder),
+                        workers,
+                        trials=4 * workers,
+                        sampler="random",
+                        rows=4000,
+                        width=256,
+                        epochs=6,
+                        batch=256,
+                        aggregator="ConicGrad",
+                    )
+                found.append(4 * workers / running)
+        mtlsk.study.cores = share
+        ratios = [a / b for a, b in zip(rates["shared"], rates["two each"], strict=True)]
+        print(
+            f"{workers} workers on {cores()} cores: "
+            + ", ".join(f"{how} {' '.join(f'{r:.2f}' for r in x)}/s" for how, x in rates.items())
+            + f"; ratios {' '.join(f'{r:.2f}' for r in ratios)}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    assert SEARCH  # the study has nothing else
+    if sys.argv[1] == "cost":
+        for each in ("random", "TPE"):
+            cost(each, int(sys.argv[2]))
+    else:
+        threads(int(sys.argv[2]))
