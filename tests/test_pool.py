@@ -5,9 +5,9 @@ import threading
 import pytest
 
 from mtlsk import Study, pool, trials
+from mtlsk.outcome import SCALARIZATION, SEARCH
 from mtlsk.pool import Pool, Work
 from mtlsk.sampler import START
-from mtlsk.trials import SCALARIZATION, SEARCH
 
 FILE = """
 [study]
