@@ -64,7 +64,8 @@ def parse_domain(where: str, spec: Any, own: Domain | None) -> Domain:
             raise StudyError(f"{where}: choices are numbers, words or lists, got {spec!r}")
         domain: Domain = Choice(*spec) if scalar else Labelled(spec)
         open_ended = isinstance(own, Interval) and bool(bounding(own))
-        if own is not None and not open_ended:
+        # a list of architectures is what {} searches, not all that there may be
+        if own is not None and not open_ended and not isinstance(own, Labelled):
             for value in spec:
                 if value not in own:
                     raise StudyError(f"{where}: {value!r} is not allowed; it must be {own}")

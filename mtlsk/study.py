@@ -7,6 +7,7 @@
     study = Study.from_toml("studies/quickstart.toml", trials=12)
     study.run(workers=2)        # again: goes on from where it was
     study.trials()              # a DataFrame of what is done so far
+    study.best([1, 2]).model    # a TableModel, by what each objective matters
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -25,10 +26,11 @@ import optuna
 import pandas as pd
 from optuna.trial import TrialState
 
+from mtlsk.choosing import Best, choose, front
 from mtlsk.folder import MARKER, check_folder, check_same, is_torn, write_atomically
 from mtlsk.lineup import line_up
 from mtlsk.machine import machine, versions
-from mtlsk.outcome import SCALARIZATION, SEARCH, SINGLE_TASK
+from mtlsk.outcome import SCALARIZATION, SEARCH, SINGLE_TASK, Results
 from mtlsk.pool import Pool, Work
 from mtlsk.problem import Problem, check_space
 from mtlsk.results import read_results
@@ -265,10 +267,39 @@ class Study:
 
     def trials(self) -> pd.DataFrame:
         """Return one row a finished or failed trial of search and scalarization."""
-        table: pd.DataFrame = read_results(self.file.study.name, open_storage(self.storage_url))[
-            "trials"
-        ]
-        return table
+        return self.results().trials
+
+    def results(self) -> Results:
+        """Return all that is known of what is done so far."""
+        storage = open_storage(self.storage_url)
+        return Results(**read_results(self.file.study.name, storage, self.out))
+
+    @property
+    def front_(self) -> pd.DataFrame:
+        """The search's complete trials that no other one of it dominates on validation."""
+        return front(self.results())
+
+    def best(self, preference: Sequence[float] | None = None, *, refit: bool = False) -> Best:
+        """Return the trial of the search's front that a preference asks for, and its model.
+
+        Parameters
+        ----------
+        preference : sequence of float or None
+            A weight for each objective, 0 or more; equal ones by default. See
+            :func:`mtlsk.choosing.chebyshev`.
+        refit : bool
+            Train the model again, where none was kept on this machine.
+
+        Raises
+        ------
+        StudyError
+            Without a complete trial, or for a preference that does not fit; its ``model``, when
+            it is asked for, where none was kept.
+        """
+        chosen = choose(self.results(), preference)
+        if chosen is None:
+            raise StudyError(f"study {self.file.study.name!r} has no complete trial yet; run it")
+        return Best(chosen, self.file.study.name, self.problem if refit else self.out)
 
     # ---- where it is kept
 

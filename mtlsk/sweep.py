@@ -103,33 +103,34 @@ def _evaluate_group(
     problem: Problem, wanted: Sequence[Params], members: list[int], repeats: int
 ) -> Iterator[tuple[int, Outcome]]:
     tallies = {i: Tally(problem) for i in members}
-    failed: dict[int, Exception] = {}
-    for repeat in range(repeats):
-        for fold in problem.folds:
-            left = [i for i in members if i not in failed]
-            start = time.perf_counter()
-            try:
-                nets = _fit(problem, [seeded(wanted[i], repeat) for i in left], fold)
-            except Exception as error:
-                if len(members) == 1:
-                    yield members[0], error
-                    return
-                nets = None  # each by itself: whose fault it was shows then
-            if nets is None:
-                for i in members:
-                    yield from _evaluate_group(problem, wanted, [i], repeats)
+    fits = [(repeat, fold) for repeat in range(repeats) for fold in problem.folds]
+    for n, (repeat, fold) in enumerate(fits):
+        start = time.perf_counter()
+        left = list(tallies)
+        try:
+            nets = _fit(problem, [seeded(wanted[i], repeat) for i in left], fold)
+        except Exception as error:
+            if len(left) == 1:
+                yield left[0], error
                 return
-            share = (time.perf_counter() - start) / max(1, len(left))
-            for i, net in zip(left, nets, strict=True):
-                try:
-                    if isinstance(net, Exception):
-                        raise net
-                    tallies[i].seconds += share
-                    tallies[i].add(repeat, fold, [net])
-                except Exception as error:
-                    failed[i] = error
-    for i in members:
-        yield i, failed[i] if i in failed else tallies[i].evaluation()
+            nets = None  # each by itself: whose fault it was shows then
+        if nets is None:
+            for i in left:
+                yield from _evaluate_group(problem, wanted, [i], repeats)
+            return
+        share = (time.perf_counter() - start) / max(1, len(left))
+        for i, net in zip(left, nets, strict=True):
+            tallies[i].seconds += share
+            try:
+                if isinstance(net, Exception):
+                    raise net
+                tallies[i].add(repeat, fold, [net])
+            except Exception as error:
+                del tallies[i]
+                yield i, error
+                continue
+            if n == len(fits) - 1:
+                yield i, tallies[i].evaluation()
 
 
 def _fit(

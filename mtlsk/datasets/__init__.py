@@ -5,7 +5,7 @@ from .digits import make_multi_digits
 from .makers import MAKERS, make_linnerud
 from .sarcos import fetch_sarcos
 from .split import blocked_split, fold_rows, split_rows
-from .table import load_table
+from .table import load_table, read_table, write_table
 from .toy import TOY_STARTS, toy_losses, toy_minimum
 
 __all__ = [
@@ -19,7 +19,9 @@ __all__ = [
     "make_arm",
     "make_linnerud",
     "make_multi_digits",
+    "read_table",
     "split_rows",
     "toy_losses",
     "toy_minimum",
+    "write_table",
 ]
