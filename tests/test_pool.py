@@ -22,6 +22,9 @@ hidden_layer_sizes = [8]
 [search]
 aggregator = ["MGDA"]
 lr = {{ low = 1e-3, high = 3e-2, log = true }}
+[baselines]
+equal_weights = 0
+single_task = 0
 """
 
 
