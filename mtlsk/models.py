@@ -67,11 +67,11 @@ def load_trace(out: str | Path, which: str, number: int) -> dict[str, list[Any]]
     return found if isinstance(found, dict) else {}
 
 
-def drop_all_but(out: str | Path, which: str, numbers: Iterable[int]) -> None:
-    """Remove the models of a study's trials that are not among ``numbers``."""
-    kept = {f"{which}-{number}" for number in numbers}
+def drop(out: str | Path, which: str, numbers: Iterable[int]) -> None:
+    """Remove the models and traces of some trials of a study, where there are any."""
+    gone = {f"{which}-{number}" for number in numbers}
     for found in (Path(out) / FOLDER).glob(f"{which}-*.*"):
-        if found.stem not in kept:
+        if found.stem in gone:
             found.unlink(missing_ok=True)
 
 

@@ -285,9 +285,9 @@ def minimised(study: optuna.Study) -> tuple[list[int], NDArray[np.float64]]:
     return [t.number for t in trials], values * signs(study)
 
 
-def running(study: optuna.Study) -> list[int]:
-    """Return the numbers of the trials that run."""
-    found = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+def failed(study: optuna.Study) -> list[int]:
+    """Return the numbers of the trials that failed, by themselves or with their worker."""
+    found = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     return [t.number for t in found]
 
 

@@ -28,7 +28,7 @@ from mtlsk.heartbeat import Heartbeat
 from mtlsk.lineup import line_up
 from mtlsk.machine import versions
 from mtlsk.outcome import SCALARIZATION, SINGLE_TASK
-from mtlsk.pareto import dominating
+from mtlsk.pareto import dominating, undominated_by
 from mtlsk.problem import Problem
 from mtlsk.pruning import Dominated
 from mtlsk.storage import PATIENCE, StorageError
@@ -37,11 +37,11 @@ from mtlsk.sweep import evaluate_each
 from mtlsk.tablemodel import TableModel
 from mtlsk.trials import (
     draw_of,
+    failed,
     load_study,
     minimised,
     open_storage,
     owner,
-    running,
     say_on_stderr,
     signs,
     study_names,
@@ -182,10 +182,8 @@ class Worker:
             return
         numbers, values = minimised(study)
         mine = np.array([outcome.told]) * signs(study)
-        if how == "front":
-            if dominating(mine[0], values):
-                return
-            left = [n for n, v in zip(numbers, values, strict=True) if not dominating(v, mine)]
+        if how == "front" and dominating(mine[0], values):
+            return
         about = {
             "study": self.study.study.name,
             "of": which,
@@ -203,8 +201,10 @@ class Worker:
         )
         try:
             models.keep(self.out, which, asked.trial.number, model)
-            if how == "front":
-                models.drop_all_but(self.out, which, [*left, *running(study)])
+            if how == "front":  # what others are about to finish is not looked at
+                left = undominated_by(values, np.vstack([values, mine]))
+                gone = [n for n, stays in zip(numbers, left, strict=True) if not stays]
+                models.drop(self.out, which, [*gone, *failed(study)])
         except (OSError, TypeError, AttributeError, pickle.PicklingError) as error:
             # the trial's numbers are worth more than its model
             print(f"the model of {which} trial {asked.trial.number}: {error}", file=sys.stderr)
