@@ -55,6 +55,9 @@ class StudyRun(Command):
         parser.add_argument(
             "--out", metavar="DIR", help="folder of results (default: runs/STUDY_NAME)"
         )
+        parser.add_argument(
+            "--fork", metavar="NAME", help="run a changed file as study NAME beside the old one"
+        )
         add_output(parser)
 
     def run(self, arguments: argparse.Namespace) -> int:
@@ -70,6 +73,7 @@ class StudyRun(Command):
             device=arguments.device,
             storage=arguments.storage,
             out=arguments.out,
+            fork=arguments.fork,
         )
         silent = arguments.quiet or arguments.json
         if not silent:
