@@ -5,9 +5,9 @@ import threading
 import pytest
 
 from mtlsk import Study, pool, trials
+from mtlsk.outcome import SCALARIZATION, SEARCH
 from mtlsk.pool import Pool, Work
 from mtlsk.sampler import START
-from mtlsk.trials import SCALARIZATION, SEARCH
 
 FILE = """
 [study]
@@ -22,6 +22,9 @@ hidden_layer_sizes = [8]
 [search]
 aggregator = ["MGDA"]
 lr = {{ low = 1e-3, high = 3e-2, log = true }}
+[baselines]
+equal_weights = 0
+single_task = 0
 """
 
 

@@ -56,7 +56,7 @@ class StudyRun(Command):
             "--out", metavar="DIR", help="folder of results (default: runs/STUDY_NAME)"
         )
         parser.add_argument(
-            "--fork", metavar="NAME", help="run a changed file as study NAME beside the old one"
+            "--fork", metavar="NAME", help="run a changed file as this study, beside the old one"
         )
         add_output(parser)
 
