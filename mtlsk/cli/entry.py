@@ -28,7 +28,7 @@ exit codes:
   1    done, but no trial completed
   2    wrong input, or a file or storage failed: one line on stderr says what
   130  interrupted (Ctrl-C): finished trials are kept, no file is half written
-  143  terminated (SIGTERM): likewise
+  143  terminated (SIGTERM, and 129 by a closed terminal): likewise
 
 Results go to stdout, progress and errors to stderr. NO_COLOR=1 turns colours off."""
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: both stop a command in order, and the exit code says which it was."""
+"""Ctrl-C, SIGTERM and SIGHUP: all stop a command in order, and the exit code says which it was."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+
+# a closed terminal sends SIGHUP, which Windows lacks and nohup ignores
+STOPS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 CAME: list[int] = []
 """Signals that came to the command that runs."""
@@ -19,11 +22,11 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def stopping() -> Iterator[None]:
-    """Let both signals raise KeyboardInterrupt inside, where this is the thread that gets them."""
+    """Let these signals raise KeyboardInterrupt inside, where this is the thread that gets them."""
     CAME.clear()
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPS:
             # a script's background jobs ignore Ctrl-C, and must go on doing so
             if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, _stop)
@@ -41,10 +44,10 @@ def go_on() -> None:
 
 
 def code() -> int:
-    """Return the exit code of the signal that came: 143 for SIGTERM, 130 for Ctrl-C."""
+    """Return the exit code of the signal that came: 128 and its number, as shells have it."""
     return 128 + (CAME[0] if CAME else signal.SIGINT)
 
 
 def word() -> str:
     """Return what happened, in a word."""
-    return "terminated" if signal.SIGTERM in CAME else "interrupted"
+    return "interrupted" if code() == 128 + signal.SIGINT else "terminated"

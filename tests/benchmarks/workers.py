@@ -95,10 +95,10 @@ def cost(sampler: str, trials: int, workers: int = 2) -> None:
     )
 
 
-def threads(repeats: int) -> None:
+def threads(repeats: int, counts: tuple[int, ...] = (2, 4)) -> None:
     """Print trials a second of N workers, shared threads over two each, interleaved."""
     share = mtlsk.study.cores
-    for workers in (2, 4):
+    for workers in counts:
         rates: dict[str, list[float]] = {"shared": [], "two each": []}
         for _ in range(repeats):
             for how, found in rates.items():
