@@ -217,7 +217,7 @@ def test_a_server_that_is_stopped_for_a_while_stops_no_run(folder, start, study,
     wait_for(lambda: busy(study, command))
     server.stop()
     (folder / "hold").unlink()  # a trial ends that cannot be stored
-    time.sleep(4)
+    time.sleep(10)
     server.ensure_postgres_running()
     _, error = command.communicate(timeout=120)
     assert command.returncode == 0, error
