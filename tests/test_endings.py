@@ -69,7 +69,7 @@ def found(tmp_path):
         storage.engine.dispose()
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=300):
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "waited too long"
