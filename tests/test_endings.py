@@ -1,5 +1,6 @@
 """Runs that are not left to their end: workers and commands stopped, a disk that is full."""
 
+import errno
 import os
 import shutil
 import signal
@@ -68,7 +69,7 @@ def found(tmp_path):
         storage.engine.dispose()
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=300):
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "waited too long"
@@ -178,3 +179,17 @@ def test_a_full_disk_ends_the_command_in_one_line_and_it_goes_on(
     complete = [t for t in found() if t.state.name == "COMPLETE"]
     assert set(done) <= {t.number for t in complete}
     assert sorted(draw_of(found.study(), t) for t in complete) == list(range(30))
+
+
+def test_a_file_that_finds_no_room_says_what_to_do(monkeypatch, capsys):
+    from mtlsk.cli import main
+
+    def full(kind):
+        raise OSError(errno.ENOSPC, "No space left on device", "report.md")
+
+    monkeypatch.setattr("mtlsk.catalogue.as_text", full)
+    assert main(["list", "engines"]) == 2
+    line = (
+        "mtlsk: error: the disk is full: free some space, and the same command goes on from there"
+    )
+    assert capsys.readouterr().err.splitlines() == [line]

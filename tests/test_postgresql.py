@@ -118,7 +118,7 @@ def start(folder, url):
         process.communicate(timeout=60)
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=300):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "waited too long"
@@ -184,10 +184,10 @@ def test_four_workers_of_two_commands_leave_the_table_of_a_quiet_run(folder, sta
     stopped = [t.number for t in busy(study, second).values()]
     assert len(stopped) == 2
     second.send_signal(signal.SIGTERM)
-    _, error = second.communicate(timeout=60)
+    _, error = second.communicate(timeout=300)
     (folder / "hold").unlink()
     assert second.returncode in (130, 128 + signal.SIGTERM), error
-    output, error = first.communicate(timeout=120)
+    output, error = first.communicate(timeout=300)
     assert first.returncode == 0, error
     assert "search: 8 trials complete, 0 failed" in output
     expected = undisturbed()
@@ -219,7 +219,7 @@ def test_a_server_that_is_stopped_for_a_while_stops_no_run(folder, start, study,
     (folder / "hold").unlink()  # a trial ends that cannot be stored
     time.sleep(10)
     server.ensure_postgres_running()
-    _, error = command.communicate(timeout=120)
+    _, error = command.communicate(timeout=300)
     assert command.returncode == 0, error
     away = [line for line in error.splitlines() if line.startswith("mtlsk: the database")]
     assert away == ["mtlsk: the database does not answer; trying again for 120 s"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -67,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             extra = EXTRAS.get((error.name or "").partition(".")[0], "study")
             complain("error", f"{error.name} is not installed; pip install 'mtlsk[{extra}]'")
         except (ValueError, OSError, ImportError) as error:
-            complain("error", str(error))
+            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+            again = "the disk is full: free some space, and the same command goes on from there"
+            complain("error", again if full else str(error))
         except KeyboardInterrupt as stop:
             print(f"mtlsk: {signals.word()}{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
             return signals.code()
