@@ -138,8 +138,18 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.strip() == "set()"
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT as a terminal has it: in the background of a script it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_command_with_its_code_and_one_line(capsys, monkeypatch, number, code):
+def test_a_signal_ends_a_command_with_its_code_and_one_line(
+    capsys, monkeypatch, interruptible, number, code
+):
     monkeypatch.setattr(entry.List, "run", lambda *_: signal.raise_signal(number))
     before = signal.getsignal(signal.SIGTERM)
     assert run(capsys, "list", "data")[0] == code
