@@ -61,6 +61,10 @@ class Work(NamedTuple):
     trials: int
 
 
+LONGEST = 3.0
+"""Seconds between two looks at how a study goes, at most."""
+
+
 class WorkerDiedError(RuntimeError):
     """A worker process ended without an answer.
 
@@ -213,8 +217,9 @@ class Pool:
             while any(thread.is_alive() for thread in self.threads):
                 begun = time.monotonic()
                 tick()
-                # of a study of many trials it takes its time, which is the workers'
-                time.sleep(max(interval, 20 * (time.monotonic() - begun)))
+                # of a study of many trials it takes its time, which is the workers'; and one that
+                # waited for a storage says nothing of the next
+                time.sleep(min(max(interval, 20 * (time.monotonic() - begun)), LONGEST))
             if self.failure is not None:
                 raise self.failure
         except BaseException:
