@@ -83,7 +83,9 @@ class Batch:
                 trial.set_user_attr("measured", {"seconds": getattr(outcome, "seconds", 0.0)})
                 self.study.tell(trial, state=TrialState.PRUNED)
             else:
-                if not isinstance(outcome, SurplusError):
+                if isinstance(outcome, SurplusError):
+                    trial.set_user_attr("surplus", True)  # its draw is left to another one
+                else:
                     trial.set_user_attr("failed", reason(outcome))
                 self.study.tell(trial, state=TrialState.FAIL)
         self.heartbeat.drop(trial._trial_id)

@@ -68,7 +68,8 @@ def compare(results: Results) -> Fronts:
     compared = None
     if all(study in rows and len(rows[study]) for study in (SEARCH, SCALARIZATION)):
         said = spread(seeds) if seeds is not None else ""
-        compared = against(indicators[SEARCH], indicators[SCALARIZATION], said)
+        decided = seeds is None or tells(seeds, indicators)
+        compared = against(indicators[SEARCH], indicators[SCALARIZATION], said, decided=decided)
     base = single_task_losses(results)
     for study, front in rows.items():
         rival = RIVAL[study]
@@ -126,6 +127,13 @@ def delta_m(results: Results, rows: pd.DataFrame, base: dict[str, float]) -> Val
     against_base = np.array(list(base.values()))
     change: Values = 100 * np.mean((losses - against_base) / against_base, axis=1)
     return change
+
+
+def tells(seeds: Seeds, indicators: dict[str, FrontIndicators]) -> bool:
+    """Say whether the interval over seeds leaves out 0, on the side of the front that is ahead."""
+    found = seeds.difference(SEARCH, SCALARIZATION)
+    search, scalarization = (indicators[s].hypervolume for s in (SEARCH, SCALARIZATION))
+    return found.low > 0 if search > scalarization else found.high < 0
 
 
 def spread(seeds: Seeds) -> str:

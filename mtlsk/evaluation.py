@@ -83,8 +83,8 @@ class Tally:
         self.net: Any = None
         self.seconds = 0.0
 
-    def add(self, repeat: int, fold: Fold, nets: Sequence[Any]) -> None:
-        """Measure the net of a fold, or its nets of one task each."""
+    def add(self, repeat: int, fold: Fold, nets: Sequence[Any], *, single: bool = False) -> None:
+        """Measure the net of a fold, or its nets of one task each, of which losses alone count."""
         start = time.perf_counter()
         if repeat == len(self.found):
             self.found.append([])
@@ -92,7 +92,7 @@ class Tally:
         def predict(X: Any) -> Any:
             return np.hstack([net.predict(X).reshape(len(X), -1) for net in nets])
 
-        whole = nets[0] if len(nets) == 1 else None
+        whole = None if single else nets[0]  # also where there is one task
         self.found[repeat].append(self.problem.measure(fold, predict, whole))
         if repeat == 0 and fold is self.problem.folds[-1]:
             self.net = whole
@@ -178,5 +178,5 @@ def evaluate_single(problem: Problem, params: Params, repeats: int = 1) -> Evalu
                 for k in range(problem.n_tasks)
             ]
             tally.seconds += time.perf_counter() - start
-            tally.add(repeat, fold, nets)
+            tally.add(repeat, fold, nets, single=True)
     return tally.evaluation()

@@ -96,11 +96,15 @@ def line_up(
     """
     space = SearchSpace.parse({**file.estimator, **(override or {})}, file.search, file.presets)
     baselines, k = file.baselines, problem.n_tasks
+    name = sampler_name(file.study.sampling.name)
+    on_grid = _points(space, problem, file, SEARCH, name)
     search = trials or file.study.trials
+    if on_grid:  # a budget is what the search has, not what it was offered
+        search = min(search, len(on_grid))
     quarter = min(search, max(5, math.ceil(search / 4)))
     scalarization = search if baselines.scalarization is None else baselines.scalarization
     if trials is not None and scalarization:
-        scalarization = trials
+        scalarization = search
     asked = {
         SEARCH: search,
         SCALARIZATION: scalarization,
@@ -108,7 +112,6 @@ def line_up(
         # as many fits as the search has trials
         SINGLE_TASK: _given(baselines.single_task, min(search, max(5, math.ceil(search / k)))),
     }
-    name = sampler_name(file.study.sampling.name)
     how = "lattice" if baselines.weights == "search" and name == "grid" else baselines.weights
     spaces = {SEARCH: space, SCALARIZATION: space.baseline(weights=how == "search")}
     spaces |= dict.fromkeys((EQUAL_WEIGHTS, SINGLE_TASK), space.baseline(weights=False))
@@ -118,7 +121,7 @@ def line_up(
         if not asked[which]:
             continue
         each = spaces[which]
-        points = _points(each, problem, file, which, name)
+        points = on_grid if which == SEARCH else _points(each, problem, file, which, name)
         wanted = asked[which]
         weights = None
         if points and which != SCALARIZATION:

@@ -166,7 +166,9 @@ class Problem:
 
 def task_losses(y: Array, prediction: Array) -> Array:
     """Return the mean squared error of each task, (K,), over the labels that there are."""
-    return np.asarray(np.nanmean((y - prediction.reshape(y.shape)) ** 2, axis=0))
+    there = ~np.isnan(y)  # a prediction that is NaN is no label that is missing
+    squares = np.where(there, (y - prediction.reshape(y.shape)) ** 2, 0.0)
+    return np.asarray(squares.sum(axis=0) / there.sum(axis=0))
 
 
 def loss_objective(name: str, losses: Array, task_names: list[str]) -> float:

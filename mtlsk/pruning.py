@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 from skorch.callbacks import Callback
 
@@ -52,9 +53,10 @@ class Dominated(Callback):  # type: ignore[misc]
         losses = task_losses(y, net.predict(X))
         self.curve.append(losses.tolist())
         epoch = len(self.curve)
-        if epoch < self.after:
+        if epoch < self.after or not np.isfinite(losses).all():  # it will diverge by itself
             return
         earlier = [curve[epoch - 1] for curve in self.curves if len(curve) >= epoch]
+        earlier = [there for there in earlier if np.isfinite(there).all()]
         found = dominating(losses, earlier) if earlier else 0
         if found >= self.dominated_by:
             raise optuna.TrialPruned(

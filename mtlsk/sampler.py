@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import json
 import math
 import warnings
 import zlib
@@ -228,30 +228,43 @@ def grid(
 ) -> tuple[list[dict[str, Any]], bool]:
     """Return the points of a space, by stored names, and whether they are all that it has.
 
-    A parameter that only some choices have multiplies only those.
+    A parameter that only some choices have multiplies only those, and of points that come to the
+    same (of the numbers that a simplex is made of, only ratios count) there is one.
 
     Parameters
     ----------
     suggest : callable
-        Asks a trial for all it needs.
+        Asks a trial for all it needs, and returns what that comes to, or None.
     points : int
         Values of an interval.
     at_most : int
         It ends after one more than so many.
     """
-    found, whole = [], True
-    for recorder in itertools.islice(_paths(suggest, points), at_most + 1):
-        found.append(recorder.params)
+    found: list[dict[str, Any]] = []
+    whole, seen = True, set()
+    for recorder, made in _paths(suggest, points):
         whole &= recorder.whole
+        same = _rounded(recorder.params if made is None else made)
+        if same not in seen:
+            seen.add(same)
+            found.append(recorder.params)
+        if len(found) > at_most:
+            break
     return found, whole
 
 
-def _paths(suggest: Callable[[Any], object], points: int) -> Iterator[Recorder]:
+def _rounded(made: object) -> str:
+    """Return a text that two values share if they differ by rounding at most."""
+    text = json.dumps(made, sort_keys=True, default=repr)
+    return repr(json.loads(text, parse_float=lambda number: f"{float(number):.9g}"))
+
+
+def _paths(suggest: Callable[[Any], object], points: int) -> Iterator[tuple[Recorder, object]]:
     path: list[int] = []
     while True:
         recorder = Recorder(path, points)
-        suggest(recorder)
-        yield recorder
+        made = suggest(recorder)
+        yield recorder, made
         path = [*path, *[0] * len(recorder.sizes)][: len(recorder.sizes)]
         while path and path[-1] + 1 >= recorder.sizes[len(path) - 1]:
             path.pop()

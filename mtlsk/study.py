@@ -153,6 +153,8 @@ class Study:
         studies[SEARCH].set_user_attr(
             "ran", {"machine": {**machine(), "device": device}, "versions": versions()}
         )
+        if studies[SEARCH].user_attrs.get("stopped"):  # what an earlier command did; this goes on
+            studies[SEARCH].set_user_attr("stopped", None)
         job = {
             "study": self._resolved(),
             "estimator": self.override,

@@ -48,6 +48,9 @@ OWNERLESS = 10
 MAX_LOST = 3
 """Times that the worker of one and the same trial may die before the trial counts as failed."""
 
+NO_DRAW = ("draw", "surplus")
+"""Attributes of trials that are no draw of their own: run again, or more than were wanted."""
+
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
@@ -183,12 +186,12 @@ def draw_of(study: optuna.Study, trial: FrozenTrial) -> int:
 
     What a sampler draws depends on it, so a study in which trials were lost draws what it would
     have drawn otherwise: a trial that is run again keeps its draw, and the others are numbered as
-    if it had no number of its own.
+    if it had no number of its own, as they are if there was one more than wanted.
     """
     if "draw" in trial.user_attrs:
         return int(trial.user_attrs["draw"])
     earlier = study.get_trials(deepcopy=False)[: trial.number]
-    return trial.number - sum("draw" in t.user_attrs for t in earlier)
+    return trial.number - sum(not t.user_attrs.keys().isdisjoint(NO_DRAW) for t in earlier)
 
 
 def requeue(study: optuna.Study, trial: FrozenTrial) -> None:

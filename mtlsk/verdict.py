@@ -19,13 +19,15 @@ class Comparison:
     """A searched front against the front of tuned scalarization, as `compare_fronts` makes it.
 
     `undominated` marks the points of the one and of the other front, (n,) and (k,), that no point
-    of the other dominates; `spread` is what is to be said about seeds, empty for one seed.
+    of the other dominates; `spread` is what is to be said about seeds, empty for one seed. Where
+    several seeds do not tell which is better, `decided` is False and none is said to win.
     """
 
     search: FrontIndicators
     scalarization: FrontIndicators
     undominated: tuple[Mask, Mask]
     spread: str = ""
+    decided: bool = True
 
     def verdict(self) -> str:
         """Say in plain sentences which front is better and by how much."""
@@ -71,12 +73,18 @@ class Comparison:
         if excess >= 1:
             gap = 100 * np.abs(self._gains()).max()
             by = f"{larger / smaller:.3g} times; best values differ by at most {gap:.3g} %"
-        winner = "The search wins: the searched" if a > b else "Scalarization wins: its"
+        whose = "The search", "the searched"
+        if a < b:
+            whose = "Scalarization", "its"
+        winner = f"{self._ahead(whose[0])}: {whose[1]}"
         loser = "scalarization's" if a > b else "the searched front's"
         return (
             f"{winner} front has the larger hypervolume, {larger:.4g} against {loser} "
             f"{smaller:.4g} ({by})."
         )
+
+    def _ahead(self, name: str) -> str:
+        return f"{name} wins" if self.decided else f"{name} is ahead, but not beyond the seeds"
 
     def _gains(self) -> Values:
         """How much better the best searched value is in each objective, as a share of the larger.
@@ -93,9 +101,9 @@ class Comparison:
         if (np.abs(gains) <= TIE).all():
             winner = "A tie"
         elif (gains >= 0).all():
-            winner = "The search wins"
+            winner = self._ahead("The search")
         elif (gains <= 0).all():
-            winner = "Scalarization wins"
+            winner = self._ahead("Scalarization")
         else:
             winner = "Neither wins"
         said = (
@@ -131,8 +139,13 @@ def compare_fronts(search: ArrayLike, scalarization: ArrayLike) -> Comparison:
 
 
 def against(
-    search: FrontIndicators, scalarization: FrontIndicators, spread: str = ""
+    search: FrontIndicators,
+    scalarization: FrontIndicators,
+    spread: str = "",
+    *,
+    decided: bool = True,
 ) -> Comparison:
     """Set one measured front against another."""
     a, b = search.points, scalarization.points
-    return Comparison(search, scalarization, (undominated_by(a, b), undominated_by(b, a)), spread)
+    undominated = (undominated_by(a, b), undominated_by(b, a))
+    return Comparison(search, scalarization, undominated, spread, decided)

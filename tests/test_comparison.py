@@ -117,6 +117,18 @@ def test_what_seeds_tell(b, says):
     assert says in spread(Seeds({}, volumes))
 
 
+def test_nobody_wins_where_seeds_do_not_tell():
+    assert said(make_full(K=2, repeats=4))[0].startswith("The search wins: ")
+    results = make_full(K=2, repeats=4)
+    table = results.repeats
+    columns = [c for c in table if c.startswith("test: ")]
+    bad = table["repeat"].isin([0, 1]) & (table["study"] == "search")
+    table.loc[bad, columns] = 100.0
+    first, _ = said(results)
+    assert first.startswith("The search is ahead, but not beyond the seeds: ")
+    assert "do not tell which of the two is better" in first
+
+
 def test_pruned_trials_are_no_part_of_a_front():
     results = make_full(K=2)
     results.trials.loc[0, "state"] = "PRUNED"

@@ -154,3 +154,26 @@ def test_an_entry_of_one_class_has_the_last_word():
     parts = made(search=search)[SEARCH].space.parts
     assert parts["aggregator", "ConicGrad", "c"].low == 0.9
     assert parts["aggregator", "CAGrad", "c"].low == 0.1
+
+
+def test_baselines_of_a_small_grid_have_no_more_trials_than_it():
+    sampler = {"name": "grid", "points": 4}
+    assert wanted(made(study={"sampler": sampler}))[SCALARIZATION] == 4
+    assert wanted(made(study={"sampler": sampler}, trials=40))[SCALARIZATION] == 4
+    asked = made(study={"sampler": sampler}, baselines={"scalarization": 20})
+    assert wanted(asked)[SCALARIZATION] == 20
+
+
+def test_a_grid_of_a_simplex_has_each_point_once():
+    entry = made(
+        study={"sampler": {"name": "grid", "points": 3}}, search={"task_scale": {"simplex": True}}
+    )[SEARCH]
+    made_of = [entry.space.suggest(optuna.trial.FixedTrial(p), 3) for p in entry.first]
+    scales = {tuple(round(v, 9) for v in params["task_scale"]) for params in made_of}
+    assert len(scales) == len(entry.first) == 3**3 - 2  # three equal numbers, whichever, are one
+
+
+def test_a_longer_sweep_on_a_lattice_goes_on_from_the_shorter_one():
+    short = made(baselines={"weights": "lattice"}, trials=7)[SCALARIZATION]
+    longer = made(baselines={"weights": "lattice"}, trials=30)[SCALARIZATION]
+    assert [w for w, _ in weights_of(longer, 7)] == [w for w, _ in weights_of(short, 7)]

@@ -6,9 +6,9 @@ import pytest
 
 from mtlsk import MultiTaskRegressor
 from mtlsk.datasets import split_rows
-from mtlsk.evaluation import evaluate
+from mtlsk.evaluation import evaluate, evaluate_single
 from mtlsk.preparation import Preparation
-from mtlsk.problem import Problem, check_space, resolve_objectives
+from mtlsk.problem import Problem, check_space, resolve_objectives, task_losses
 from mtlsk.search import SearchSpace
 from mtlsk.studyfile import StudyError, validate
 
@@ -206,3 +206,22 @@ def test_data_that_is_not_there_is_one_line(data, words):
     for word in words:
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_prediction_that_is_nan_is_no_missing_label():
+    y = np.array([[1.0, 2.0], [np.nan, 4.0]])
+    assert task_losses(y, np.zeros((2, 2))).tolist() == [1.0, 10.0]
+    found = task_losses(y, np.array([[0.0, 0.0], [np.nan, np.nan]]))
+    assert found[0] == 1.0
+    assert np.isnan(found[1])
+
+
+@pytest.mark.parametrize("objectives", [["mean", "worst"], ["worst_r2"]])
+def test_the_net_of_one_task_alone_is_told_by_its_loss_whatever_the_objectives(objectives):
+    raw = {
+        "study": {"name": "s", "objectives": objectives},
+        "data": {"name": "linnerud", "split": "random", "targets": 1},
+    }
+    found = evaluate_single(Problem.load(validate(raw, "s.toml")), {"max_epochs": 1})
+    assert found.told == found.losses["validation"]
+    assert len(found.told) == 1

@@ -69,3 +69,9 @@ def test_who_is_worse_in_one_task_or_was_shorter_does_not_count(problem, curve):
     late[3:] = curve[3:] * 0.9
     with pytest.raises(optuna.TrialPruned, match="after epoch 4"):
         watched(problem, [late.tolist()] * 2)
+
+
+def test_losses_that_are_not_finite_prune_nothing(problem, curve):
+    better = (curve * 0.5).tolist()
+    strange = (curve * np.inf).tolist()
+    assert len(watched(problem, [better, strange, strange]).curve) == 6

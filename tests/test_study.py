@@ -556,6 +556,9 @@ def test_all_baselines_seeds_folds_and_the_stopping_rule_together(tmp_path, comm
     assert {which for which, _ in results["traces"]} == {"search", "scalarization", "equal_weights"}
     for key in results["traces"]:
         assert results["estimators"][key]["hidden_layer_sizes"] == [8]
+    path.write_text(text.replace("stop = { trials = 2, hypervolume = 0.99 }", ""))
+    assert command(tmp_path, "--workers", "1", "--trials", "3") == 0  # as many as asked for now
+    assert "Stopped before" not in (tmp_path / "runs" / "small" / "report.md").read_text()
 
 
 def test_differences_are_named_by_dotted_keys():

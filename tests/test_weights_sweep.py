@@ -23,6 +23,12 @@ def test_a_part_of_a_lattice_is_spread_over_all_of_it():
     points = lattice(3, 12)  # of the 15 with H = 4, and the centre
     for corner in np.eye(3):
         assert (np.abs(points - corner).sum(axis=1) < 1e-9).any()
+    assert sorted(lattice(2, 9)[:, 0]) == pytest.approx(np.linspace(0, 1, 9))
+
+
+def test_a_longer_lattice_begins_with_the_shorter_one():
+    for n in (1, 3, 8, 20):
+        np.testing.assert_array_equal(lattice(3, 40)[:n], lattice(3, n))
 
 
 def test_dirichlet_draws_are_uniform_and_begin_with_the_shorter_sweep():

@@ -155,6 +155,17 @@ def test_a_trial_more_than_wanted_fails_without_counting(begin):
     assert count(baseline).done == 2
 
 
+def test_a_trial_more_than_wanted_takes_no_point_of_a_grid(begin):
+    worker, _ = begin(wanted=9, sampler="grid")
+    worker.wanted = {**worker.wanted, SEARCH: 2}
+    assert worker.run(SEARCH, 4) == 4
+    worker.wanted = {**worker.wanted, SEARCH: 9}  # a command that wants more
+    assert worker.run(SEARCH, 7) == 7
+    study = load_study(worker.storage, worker.names[SEARCH])
+    found = [t.params for t in study.get_trials() if t.state.name == "COMPLETE"]
+    assert found == worker.lineup[SEARCH].first
+
+
 def lose(worker, baseline, n, which=SCALARIZATION):
     """Leave n trials behind as a worker does that died over them, and find them lost."""
     owner, worker.owner = worker.owner, {**worker.owner, "started": 0.0}
