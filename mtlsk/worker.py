@@ -31,12 +31,12 @@ from mtlsk.outcome import SCALARIZATION, SINGLE_TASK
 from mtlsk.pareto import dominating, undominated_by
 from mtlsk.problem import Problem
 from mtlsk.pruning import Dominated
+from mtlsk.sampler import SeededByDraw
 from mtlsk.storage import PATIENCE, StorageError
 from mtlsk.studyfile import StudyError, StudyFile
 from mtlsk.sweep import evaluate_each
 from mtlsk.tablemodel import TableModel
 from mtlsk.trials import (
-    draw_of,
     failed,
     load_study,
     minimised,
@@ -132,11 +132,11 @@ class Worker:
         if len(earlier) >= self.wanted[which]:
             raise SurplusError("another command on this storage was first")
         entry = self.lineup[which]
-        frozen = trials_of(study)[trial.number]
+        assert isinstance(study.sampler, SeededByDraw)
         params = {
             "random_state": self.study.study.seed,
             **entry.space.suggest(trial, self.problem.n_tasks),
-            **entry.of_draw(draw_of(study, frozen)),
+            **entry.of_draw(study.sampler.draw),
             **self.override,
         }
         # Optuna keeps names of presets and the numbers a simplex is made from; a reader wants all
