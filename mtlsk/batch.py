@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from mtlsk.evaluation import Evaluation
 from mtlsk.heartbeat import Heartbeat
-from mtlsk.problem import Evaluation
 from mtlsk.whole import whole
 
 
@@ -33,8 +33,8 @@ def trials_of(study: optuna.Study) -> list[FrozenTrial]:
 
 def counts(trial: FrozenTrial) -> bool:
     """Say whether a trial counts, or will, towards the total wanted."""
-    running = trial.state in (TrialState.COMPLETE, TrialState.RUNNING)
-    return running or "failed" in trial.user_attrs
+    kept = trial.state in (TrialState.COMPLETE, TrialState.RUNNING, TrialState.PRUNED)
+    return kept or "failed" in trial.user_attrs
 
 
 def next_was_lost(study: optuna.Study) -> bool:
@@ -72,16 +72,20 @@ class Batch:
     def end(self, trial: optuna.Trial, outcome: Evaluation | Exception) -> None:
         """Store what a trial measured, or why it failed."""
         if isinstance(outcome, Evaluation) and not outcome.finite:
-            outcome = ArithmeticError(f"objectives are not finite: {outcome.validation}")
+            outcome = ArithmeticError(f"objectives are not finite: {outcome.told}")
         # one that said why it failed must not be queued again
         with whole(), self._unless_taken(trial):
             if isinstance(outcome, Evaluation):
-                trial.set_user_attr("test", outcome.test)
-                trial.set_user_attr("test_losses", outcome.test_losses)
-                trial.set_user_attr("seconds", outcome.seconds)
-                self.study.tell(trial, outcome.validation)
+                trial.set_user_attr("measured", outcome.measured())
+                self.study.tell(trial, outcome.told)
+            elif isinstance(outcome, optuna.TrialPruned):
+                trial.set_user_attr("pruned", str(outcome))
+                trial.set_user_attr("measured", {"seconds": getattr(outcome, "seconds", 0.0)})
+                self.study.tell(trial, state=TrialState.PRUNED)
             else:
-                if not isinstance(outcome, SurplusError):
+                if isinstance(outcome, SurplusError):
+                    trial.set_user_attr("surplus", True)  # its draw is left to another one
+                else:
                     trial.set_user_attr("failed", reason(outcome))
                 self.study.tell(trial, state=TrialState.FAIL)
         self.heartbeat.drop(trial._trial_id)

@@ -10,6 +10,10 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
+from mtlsk.storage import StorageError
+
+NOT_TAKEN = (StorageError, SQLAlchemyError, StorageInternalError)
+
 
 class Heartbeat:
     """A thread that says of each of its trials that somebody runs it, at the storage's interval.
@@ -35,9 +39,10 @@ class Heartbeat:
 
     def add(self, trial_id: int) -> None:
         """Send the first sign of a trial, now, and the others from the thread."""
-        self.storage.record_heartbeat(trial_id)
         with self.lock:
             self.trial_ids.add(trial_id)
+        with contextlib.suppress(*NOT_TAKEN):
+            self.storage.record_heartbeat(trial_id)
 
     def drop(self, trial_id: int) -> None:
         """Send no more signs of a trial: it ended."""
@@ -57,6 +62,6 @@ class Heartbeat:
             with self.lock:
                 beating = sorted(self.trial_ids)
             for trial_id in beating:
-                with contextlib.suppress(SQLAlchemyError, StorageInternalError):
+                with contextlib.suppress(*NOT_TAKEN):
                     self.storage.record_heartbeat(trial_id)
         self.storage.remove_session()  # this thread's own

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mtlsk.pareto import Mask, Values
 
-STUDIES = ("search", "scalarization")
+SEARCH = "search"
+SCALARIZATION = "scalarization"
+EQUAL_WEIGHTS = "equal_weights"
+SINGLE_TASK = "single_task"
+BASELINES = (SCALARIZATION, EQUAL_WEIGHTS, SINGLE_TASK)
+STUDIES = (SEARCH, *BASELINES)
+"""What a study consists of; baselines may be left out."""
 
 
 def better(maximise: bool) -> str:
@@ -34,15 +41,31 @@ class Results:
         One name and one direction each; values keep the objective's own sign.
     task_names : list of str
     trials : DataFrame
-        One row a finished or failed trial: `study` ("search" or "scalarization"), `number`,
-        `state` ("COMPLETE" or "FAIL"), `reason` (why it failed), `seconds` (of trials that were
-        trained in one run an equal share of it each), `param: NAME`, `validation: OBJECTIVE`,
-        `test: OBJECTIVE` and `test loss: TASK`.
+        One row a trial that counts: `study` (one of ``STUDIES``), `number`, `state` ("COMPLETE",
+        "FAIL" or "PRUNED"), `reason` (why it failed or was pruned), `seconds` (of trials that were
+        trained in one run an equal share of it each), `param: NAME` (what was searched),
+        `validation: OBJECTIVE`, `test: OBJECTIVE`, `validation loss: TASK` and `test loss: TASK`;
+        all of these are means over the repeats. Trials of "single_task", one net a task, have
+        losses and may lack objectives.
     seed : int
     wanted : dict
-        Trials wanted of each study.
+        Trials wanted of each study that there is, "search" first.
     machine, versions : dict of str
         As `mtlsk.machine` gives them.
+    n_repeats : int
+        Seeds that each trial was trained with.
+    repeats : DataFrame or None
+        With more than one repeat, one row a repeat of a complete trial: `study`, `number`,
+        `repeat` (0, 1, ...), and the columns of objectives and losses as in `trials`.
+    file : dict
+        The study file, validated, with the name and sha256 of the data instead of a path.
+    estimators : dict
+        (study, number) -> keyword arguments of the estimator, searched and fixed, of a complete
+        trial.
+    traces : dict
+        (study, number) -> what a kept trial's training left: lists over epochs named
+        "train_losses" (K each) and, where the step has them, "task_weights" (K) and "cosines"
+        (K x K, None where a task has no gradient).
 
     Raises
     ------
@@ -64,6 +87,11 @@ class Results:
     wanted: dict[str, int]
     machine: dict[str, str]
     versions: dict[str, str]
+    n_repeats: int = 1
+    repeats: pd.DataFrame | None = None
+    file: dict[str, Any] = field(default_factory=dict)
+    estimators: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    traces: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.objectives or len(self.objectives) != len(self.maximise):

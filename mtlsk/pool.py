@@ -22,9 +22,11 @@ from typing import Any, NamedTuple
 
 from mtlsk.studyfile import StudyError
 
-# Ctrl-C reaches the whole process group; a worker leaves it to the parent, from its first line on
+# Ctrl-C and the end of a terminal reach the whole process group; a worker leaves them to the
+# parent, from its first line on
 START = (
     "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "hasattr(signal, 'SIGHUP') and signal.signal(signal.SIGHUP, signal.SIG_IGN); "
     "from mtlsk.worker import main; main()"
 )
 THREAD_VARIABLES = (
@@ -49,6 +51,9 @@ def _no_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+Say = Callable[[str], None]
+
+
 class Work(NamedTuple):
     """Trials for one worker: of which study, and how many at most."""
 
@@ -56,14 +61,29 @@ class Work(NamedTuple):
     trials: int
 
 
+LONGEST = 3.0
+"""Seconds between two looks at how a study goes, at most."""
+
+
 class WorkerDiedError(RuntimeError):
-    """A worker process ended without an answer."""
+    """A worker process ended without an answer.
+
+    Attributes
+    ----------
+    wished : bool
+        Whether somebody ended it by SIGTERM, and not the trial it ran.
+    """
+
+    def __init__(self, code: int, last: str) -> None:
+        super().__init__(f"a worker ended with code {code}{last}")
+        self.wished = code == -signal.SIGTERM
 
 
 class WorkerProcess:
-    """One worker: a process and its pipe."""
+    """One worker: a process and its pipe; ``say`` is told what the process has to say."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
+    def __init__(self, job: dict[str, Any], say: Say) -> None:
+        self.say = say
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (lives as long as the worker)
         threads = str(job["threads"])
         self.process = subprocess.Popen(
@@ -95,23 +115,31 @@ class WorkerProcess:
         StudyError
             If it answers with an error.
         """
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        line = ""
-        with contextlib.suppress(BrokenPipeError, ValueError):
-            self.process.stdin.write(json.dumps(message) + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
+        line = self._answer(message)
         if not line:
             self.process.wait()
             self.errors.seek(0)
             said = [text for text in self.errors.read().splitlines() if text.strip()]
             last = f": {said[-1]}" if said else ""
-            raise WorkerDiedError(f"a worker ended with code {self.process.returncode}{last}")
+            raise WorkerDiedError(self.process.returncode, last)
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise StudyError(answer["error"])
         return answer
+
+    def _answer(self, message: dict[str, Any]) -> str:
+        """Send one line and return the one that answers it, "" if there is none."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
+            for line in self.process.stdout:
+                said = json.loads(line).get("say")
+                if said is None:
+                    return line
+                self.say(said)
+        return ""
 
     def stop(self) -> None:
         """End the process, now if it does not by itself, and wait for it."""
@@ -141,7 +169,12 @@ class Pool:
         (the study of each trial that this pool has in flight, its workers' process ids) -> the
         next work, or None when there is nothing to do now. It is called under one lock.
     on_death : callable
-        Called after a worker died, under the same lock.
+        Called after a worker died, under the same lock: (its process id, or None where somebody
+        wished it to).
+    on_stop : callable
+        Called before the workers are stopped, where it is not because there is no work left.
+    say : callable
+        Told what workers have to say, from any thread.
     max_deaths : int
         How many workers may die in a row, without a trial ending between, before the pool gives up.
     """
@@ -151,13 +184,17 @@ class Pool:
         job: dict[str, Any],
         n_workers: int,
         next_work: Callable[[list[str], set[int]], Work | None],
-        on_death: Callable[[], None],
+        on_death: Callable[[int | None], None],
         *,
+        on_stop: Callable[[], None] = lambda: None,
+        say: Say = print,
         max_deaths: int = 3,
     ) -> None:
         self.job = job
         self.next_work = next_work
         self.on_death = on_death
+        self.on_stop = on_stop
+        self.say = say
         self.max_deaths = max_deaths
         self.changed = threading.Condition()
         self.in_flight: dict[int, Work] = {}
@@ -178,14 +215,20 @@ class Pool:
             for thread in self.threads:
                 thread.start()
             while any(thread.is_alive() for thread in self.threads):
-                time.sleep(interval)
+                begun = time.monotonic()
                 tick()
+                # of a study of many trials it takes its time, which is the workers'; and one that
+                # waited for a storage says nothing of the next
+                time.sleep(min(max(interval, 20 * (time.monotonic() - begun)), LONGEST))
+            if self.failure is not None:
+                raise self.failure
+        except BaseException:
+            self.on_stop()
+            raise
         finally:
             self.stopping = True
             with _no_interrupts():  # a second Ctrl-C must not leave workers behind
                 self._stop()
-        if self.failure is not None:
-            raise self.failure
 
     def _stop(self) -> None:
         for worker in list(self.workers.values()):
@@ -227,7 +270,7 @@ class Pool:
     def _do(self, index: int, work: Work) -> None:
         try:
             if index not in self.workers:
-                worker = WorkerProcess(self.job)
+                worker = WorkerProcess(self.job, self.say)
                 self.workers[index] = worker
                 if self.stopping:  # stop() may have looked before it was there
                     worker.stop()
@@ -239,8 +282,9 @@ class Pool:
             if self.stopping:
                 return
             with self.changed:
-                self.workers.pop(index).stop()
+                worker = self.workers.pop(index)
+                worker.stop()
                 self.deaths += 1
                 if self.deaths >= self.max_deaths:
                     raise StudyError(f"{error}; gave up after {self.deaths} in a row") from None
-                self.on_death()
+                self.on_death(None if error.wished else worker.process.pid)

@@ -1,62 +1,68 @@
-"""What a trial is measured on: data in three parts, an estimator, objectives."""
+"""What a trial is measured on: data in parts or folds, and objectives."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.compose import ColumnTransformer
-from sklearn.impute import SimpleImputer
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils import Bunch
 
 from mtlsk.component import closest, import_object
-from mtlsk.datasets import MAKERS, load_table, split_rows
+from mtlsk.datasets import MAKERS, fold_rows, load_table, split_rows
 from mtlsk.datasets._columns import feature_column, target_column
 from mtlsk.estimators import MultiTaskRegressor
+from mtlsk.preparation import Preparation
 from mtlsk.scorers import SCORERS
-from mtlsk.search import SearchSpace, choices_of
+from mtlsk.search import SearchSpace
+from mtlsk.search_entries import choices_of
 from mtlsk.studyfile import DataSection, StudyError, StudyFile
 
 PARTS = ("train", "validation", "test")
-MAX_CATEGORIES = 50
-"""One-hot columns a text column may become; its rarer values share one."""
+ALL = slice(None)
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Predict = Callable[[Array], Array]
+Measures = dict[str, tuple[list[float], list[float]]]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What one trial measured: objectives on validation and test, test losses, seconds."""
-
-    validation: list[float]
-    test: list[float]
-    test_losses: list[float]
-    seconds: float
-
-    @property
-    def finite(self) -> bool:
-        """Whether all objectives are finite."""
-        return bool(np.isfinite([*self.validation, *self.test]).all())
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Data in three parts, prepared on the training part alone, with what is measured on it.
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """One fit of a trial: the rows it trains on, and those it is measured on, prepared by it.
 
     Attributes
     ----------
-    parts : dict of str to (X, y)
-        "train", "validation" and "test".
+    preparation : Preparation
+        Learnt from the training rows alone.
+    train : (X, y)
+    measured : dict of str to (X, y)
+        "validation", "test" or both.
+    """
+
+    preparation: Preparation
+    train: tuple[Array, Array]
+    measured: dict[str, tuple[Array, Array]]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Data in parts or folds, each prepared on its training rows alone, with what is measured.
+
+    Attributes
+    ----------
+    folds : tuple of Fold
+        The fits that one trial is, once a seed. Without cross-validation one, measured on
+        validation and test; with it one a fold, measured on the fold, and a last one, trained on
+        all of them and measured on the test part. The last one's net is the trial's model.
+    n_rows : dict
+        Rows of each part.
     objectives : list of str
         Names; ``maximise`` says which way each goes.
     notes : list of str
@@ -65,8 +71,10 @@ class Problem:
 
     name: str
     sha256: str
+    feature_names: list[str]
     task_names: list[str]
-    parts: dict[str, tuple[Array, Array]]
+    folds: tuple[Fold, ...]
+    n_rows: dict[str, int]
     notes: list[str]
     objectives: list[str]
     maximise: list[bool]
@@ -75,11 +83,6 @@ class Problem:
     def n_tasks(self) -> int:
         """Number of tasks K."""
         return len(self.task_names)
-
-    @property
-    def n_rows(self) -> dict[str, int]:
-        """Rows of each part."""
-        return {part: len(self.parts[part][0]) for part in PARTS}
 
     @classmethod
     def load(cls, study: StudyFile) -> Problem:
@@ -90,64 +93,137 @@ class Problem:
         StudyError, ValueError or OSError
             In one line, for data that is missing or not what the file says.
         """
-        bunch = load(study.data)
+        section = study.data
+        bunch = load(section)
+        target = bunch.target.to_numpy(dtype=np.float64)
+        frame = bunch.get("frame", bunch.data)
         rows = split_rows(
-            len(bunch.data),
-            study.data.split,
-            frame=bunch.get("frame", bunch.data),
-            random_state=study.study.seed,
+            len(bunch.data), section.split, frame=frame, random_state=study.study.seed
         )
         where = {part: rows == part for part in PARTS}
-        X, notes = prepare(bunch.data, where["train"], scale=study.data.scale_X)
-        y, scaled = prepare_targets(bunch.target, where, scale=study.data.scale_y)
+        cuts = [(where["train"], {part: where[part] for part in PARTS[1:]})]
+        n_rows = {part: int(mask.sum()) for part, mask in where.items()}
+        notes = [f"Rows are split {section.split!r}."]
+        if section.folds is not None:
+            number = fold_rows(
+                rows, section.split, section.folds, frame=frame, random_state=study.study.seed
+            )
+            cuts = [
+                ((number >= 0) & (number != i), {"validation": number == i})
+                for i in range(section.folds)
+            ]
+            cuts.append((number >= 0, {"test": where["test"]}))
+            n_rows = {"train and validation": int((number >= 0).sum()), "test": n_rows["test"]}
+            notes.append(
+                f"Validation is {section.folds}-fold cross-validation; the test part is measured "
+                "on a net trained on all folds."
+            )
+        folds = tuple(_fold(section, bunch.data, bunch.target, *cut) for cut in cuts)
         task_names = [str(c) for c in bunch.target.columns]
         objectives, maximise = resolve_objectives(study.study.objectives, task_names)
-        missing = int(np.isnan(y).sum())
-        if missing:
-            notes.append(f"{missing} of {y.size} labels are missing and take no part.")
         return cls(
             name=bunch.name,
             sha256=bunch.sha256,
+            feature_names=[str(c) for c in bunch.data.columns],
             task_names=task_names,
-            parts={part: (X[where[part]], y[where[part]]) for part in PARTS},
-            notes=[f"Rows are split {study.data.split!r}.", *notes, scaled],
+            folds=folds,
+            n_rows=n_rows,
+            notes=[*notes, *_notes(section, bunch.data, folds[-1].preparation, target)],
             objectives=objectives,
             maximise=maximise,
         )
 
-    def training(self) -> tuple[Array, pd.DataFrame]:
-        """Return X and y of the training part, as ``fit`` takes them."""
-        X, y = self.parts["train"]
-        return X, pd.DataFrame(y, columns=self.task_names)
+    def training(self, fold: Fold, tasks: slice = ALL) -> tuple[Array, pd.DataFrame]:
+        """Return X and y of a fold's training rows, as ``fit`` takes them."""
+        X, y = fold.train
+        return X, pd.DataFrame(y[:, tasks], columns=self.task_names[tasks])
 
-    def evaluate(self, params: dict[str, Any]) -> Evaluation:
-        """Fit an estimator with these parameters on the training part and measure it."""
-        start = time.perf_counter()
-        net = MultiTaskRegressor(**params).fit(*self.training())
-        return self.measure(net, time.perf_counter() - start)
+    def measure(self, fold: Fold, predict: Predict, net: Any = None) -> Measures:
+        """Return part -> (objectives, losses of the tasks) of a fold's fit.
 
-    def measure(self, net: MultiTaskRegressor, seconds: float) -> Evaluation:
-        """Measure a fitted net, whose fit took so many seconds."""
-        start = time.perf_counter()
-        values, losses = {}, {}
-        for part in ("validation", "test"):
-            X, y = self.parts[part]
-            prediction = net.predict(X).reshape(y.shape)
-            losses[part] = np.nanmean((y - prediction) ** 2, axis=0)
-            values[part] = [self._objective(o, net, X, y, losses[part]) for o in self.objectives]
-        seconds += time.perf_counter() - start
-        return Evaluation(
-            values["validation"], values["test"], losses["test"].tolist(), round(seconds, 3)
-        )
+        Parameters
+        ----------
+        fold : Fold
+        predict : callable
+            X -> predictions (n, K).
+        net : fitted net or None
+            What scorers are given; None measures nothing but losses: no objectives.
+        """
+        found = {}
+        for part, (X, y) in fold.measured.items():
+            losses = task_losses(y, predict(X))
+            values = []
+            if net is not None:
+                values = [self._objective(o, net, X, y, losses) for o in self.objectives]
+            found[part] = (values, losses.tolist())
+        return found
 
     def _objective(self, name: str, net: Any, X: Array, y: Array, losses: Array) -> float:
         if name in SCORERS:
             return float(SCORERS[name](net, X, y))
-        if name == "mean":
-            return float(losses.mean())
-        if name == "worst":
-            return float(losses.max())
-        return float(losses[self.task_names.index(name.removeprefix("loss "))])
+        return loss_objective(name, losses, self.task_names)
+
+
+def task_losses(y: Array, prediction: Array) -> Array:
+    """Return the mean squared error of each task, (K,), over the labels that there are."""
+    there = ~np.isnan(y)  # a prediction that is NaN is no label that is missing
+    squares = np.where(there, (y - prediction.reshape(y.shape)) ** 2, 0.0)
+    return np.asarray(squares.sum(axis=0) / there.sum(axis=0))
+
+
+def loss_objective(name: str, losses: Array, task_names: list[str]) -> float:
+    """Return an objective that is made of the tasks' losses: "mean", "worst" or "loss TASK"."""
+    if name == "mean":
+        return float(losses.mean())
+    if name == "worst":
+        return float(losses.max())
+    return float(losses[task_names.index(name.removeprefix("loss "))])
+
+
+def _fold(
+    section: DataSection,
+    data: pd.DataFrame,
+    target: pd.DataFrame,
+    train: Mask,
+    measured: dict[str, Mask],
+) -> Fold:
+    y = target.to_numpy(dtype=np.float64)
+    for part, mask in {"train": train, **measured}.items():
+        empty = np.isnan(y[mask]).all(axis=0)
+        if empty.any():
+            raise StudyError(
+                f"target {target.columns[int(empty.argmax())]!r} has no label in the {part} part; "
+                "leave it out of targets or choose another split"
+            )
+    made = Preparation.fit(data[train], y[train], scale_X=section.scale_X, scale_y=section.scale_y)
+    X, y = made.features(data), made.targets(y)
+    return Fold(made, (X[train], y[train]), {part: (X[m], y[m]) for part, m in measured.items()})
+
+
+def _notes(
+    section: DataSection, data: pd.DataFrame, preparation: Preparation, target: Array
+) -> list[str]:
+    """Return what was done to the columns, in sentences."""
+    text, notes = preparation.text, []
+    if section.scale_X and len(text) < data.shape[1]:
+        notes.append("Numeric features are standardised on the training part.")
+    if text:
+        notes.append(f"Text columns are one-hot encoded: {', '.join(map(str, text))}.")
+    missing = int(data.isna().sum().sum())
+    if missing:
+        notes.append(
+            f"{missing} missing feature values are imputed: numbers by the median, text by the "
+            "most frequent value of the training part."
+        )
+    missing = int(np.isnan(target).sum())
+    if missing:
+        notes.append(f"{missing} of {target.size} labels are missing and take no part.")
+    notes.append(
+        "Targets are standardised on the training part: a loss of 1 is that of predicting the mean."
+        if section.scale_y
+        else "Targets are as given: losses are mean squared errors in the targets' units."
+    )
+    return notes
 
 
 def load(section: DataSection) -> Bunch:
@@ -231,69 +307,6 @@ def choose_targets(target: pd.DataFrame, wanted: Any, name: str) -> pd.DataFrame
     return target[names]
 
 
-def prepare(
-    data: pd.DataFrame, train: NDArray[np.bool_], *, scale: bool
-) -> tuple[Array, list[str]]:
-    """Return X for all rows, prepared by a pipeline fitted on the training rows, and what it did.
-
-    Numbers are imputed by the median and scaled to unit variance, text is imputed by the most
-    frequent value and one-hot encoded.
-    """
-    text = [c for c in data if not pd.api.types.is_numeric_dtype(data[c])]
-    numbers = [c for c in data if c not in text]
-    as_numbers = [SimpleImputer(strategy="median", keep_empty_features=True)]
-    as_text = make_pipeline(
-        SimpleImputer(strategy="most_frequent", missing_values=None, keep_empty_features=True),
-        OneHotEncoder(handle_unknown="ignore", sparse_output=False, max_categories=MAX_CATEGORIES),
-    )
-    columns = ColumnTransformer(
-        [
-            (
-                "numbers",
-                make_pipeline(*as_numbers, *([StandardScaler()] if scale else [])),
-                numbers,
-            ),
-            ("text", as_text, text),
-        ]
-    )
-    table = data.copy()
-    for column in text:  # one kind of missing value for the imputer
-        table[column] = table[column].astype(object).where(table[column].notna(), None)
-    columns.fit(table[train])
-    notes = []
-    if scale and numbers:
-        notes.append("Numeric features are standardised on the training part.")
-    if text:
-        notes.append(f"Text columns are one-hot encoded: {', '.join(map(str, text))}.")
-    missing = int(data.isna().sum().sum())
-    if missing:
-        notes.append(
-            f"{missing} missing feature values are imputed: numbers by the median, text by the "
-            "most frequent value of the training part."
-        )
-    return np.asarray(columns.transform(table), dtype=np.float64), notes
-
-
-def prepare_targets(
-    target: pd.DataFrame, where: dict[str, NDArray[np.bool_]], *, scale: bool
-) -> tuple[Array, str]:
-    """Return y for all rows, standardised on the training rows if asked, and a sentence on it."""
-    y = target.to_numpy(dtype=np.float64)
-    for part, rows in where.items():
-        empty = np.isnan(y[rows]).all(axis=0)
-        if empty.any():
-            raise StudyError(
-                f"target {target.columns[int(empty.argmax())]!r} has no label in the {part} part; "
-                "leave it out of targets or choose another split"
-            )
-    if not scale:
-        return y, "Targets are as given: losses are mean squared errors in the targets' units."
-    scaler = StandardScaler().fit(y[where["train"]])
-    return np.asarray(scaler.transform(y)), (
-        "Targets are standardised on the training part: a loss of 1 is that of predicting the mean."
-    )
-
-
 def resolve_objectives(
     wanted: str | list[str] | None, task_names: list[str]
 ) -> tuple[list[str], list[bool]]:
@@ -305,7 +318,7 @@ def resolve_objectives(
         wanted = "task_losses" if len(task_names) <= 3 else ["mean", "worst"]
     if wanted == "task_losses":
         return [f"loss {name}" for name in task_names], [False] * len(task_names)
-    allowed = ["mean", "worst", *SCORERS]
+    allowed = ["mean", "worst", *SCORERS, *(f"loss {name}" for name in task_names)]
     if not wanted or isinstance(wanted, str):
         raise StudyError(f"[study] objectives={wanted!r} is empty; use 'task_losses' or a list")
     for name in wanted:
@@ -321,7 +334,7 @@ def resolve_objectives(
 
 def check_space(space: SearchSpace, problem: Problem) -> None:
     """Build one net for every choice the space names, so that wrong parameters show at once."""
-    X, y = (a[:64] for a in problem.parts["train"])
+    X, y = (a[:64] for a in problem.folds[0].train)
     for fixed in rehearsals(space):
         try:
             params = space.suggest(Rehearsal(fixed), problem.n_tasks)
@@ -332,6 +345,10 @@ def check_space(space: SearchSpace, problem: Problem) -> None:
 
 def rehearsals(space: SearchSpace) -> Iterator[dict[str, Any]]:
     """Yield stored parameters that between them take every choice of a space once."""
+    for preset in space.presets:
+        yield from ({"preset": preset, **inner} for inner in rehearsals(space.at(preset)))
+    if space.presets:
+        return
     yield {}
     for owner, words in space.choices.items():
         yield from ({owner: word} for word in words)

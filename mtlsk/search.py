@@ -7,8 +7,7 @@ component ``aggregator[ConicGrad]__c``, sampled only when ConicGrad is.
 from __future__ import annotations
 
 import inspect
-import json
-import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,106 +15,19 @@ from typing import Any
 from mtlsk.aggregators import AGGREGATORS
 from mtlsk.component import Registry, closest, parameter_names
 from mtlsk.controllers import CONTROLLERS
-from mtlsk.domains import Choice, Domain, Interval, Simplex, Trial, is_real
+from mtlsk.domains import Domain, Simplex, Trial
 from mtlsk.estimators import MultiTaskRegressor
 from mtlsk.optimizers import OPTIMIZERS, optimizer_arguments
+from mtlsk.search_entries import OWN_DOMAINS, bounding, parse_domain, within
 from mtlsk.studyfile import StudyError
-from mtlsk.taskmap import SCALE
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "aggregator": AGGREGATORS,
     "controller": CONTROLLERS,
     "optimizer": OPTIMIZERS,
 }
-OWN_DOMAINS: dict[str, Domain] = {
-    "lr": Interval(0.0, math.inf, log=True, search=(1e-4, 1e-1)),
-    "task_scale": SCALE,
-    "update_norm": Choice("native", "mean"),
-}
-"""Domains of the estimator's own parameters that ``{}`` may ask for."""
-
 EQUAL = 0.5
 """The number that makes every entry of a searched simplex equal."""
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A choice among values that Optuna cannot store (lists, tables), by their JSON text."""
-
-    values: list[Any]
-
-    def __contains__(self, value: object) -> bool:
-        return value in self.values
-
-    def resolve(self, siblings: Mapping[str, Any]) -> Labelled:
-        """Return itself."""
-        return self
-
-    def suggest(self, trial: Trial, name: str, n_tasks: int) -> Any:
-        """Ask for one of the values."""
-        return json.loads(trial.suggest_categorical(name, self.labels()))
-
-    def labels(self) -> list[str]:
-        """Return the JSON texts that stand for the values."""
-        return [json.dumps(v) for v in self.values]
-
-
-def choices_of(domain: Domain) -> list[Any]:
-    """Return what a trial is asked to choose among for a domain, nothing for an interval."""
-    if isinstance(domain, Choice):
-        return list(domain.values)
-    return domain.labels() if isinstance(domain, Labelled) else []
-
-
-def parse_domain(where: str, spec: Any, own: Domain | None) -> Domain:
-    """Return the domain that a value of [search] means; ``own`` is what the class declares."""
-    if isinstance(spec, list):
-        if not spec:
-            raise StudyError(f"{where}: an empty list has nothing to choose; list the choices")
-        scalar = all(isinstance(v, (str, bool, int, float)) for v in spec)
-        if not scalar and not all(isinstance(v, (str, bool, int, float, list)) for v in spec):
-            raise StudyError(f"{where}: choices are numbers, words or lists, got {spec!r}")
-        domain: Domain = Choice(*spec) if scalar else Labelled(spec)
-        open_ended = isinstance(own, Interval) and bool(_bounding(own))
-        if own is not None and not open_ended:
-            for value in spec:
-                if value not in own:
-                    raise StudyError(f"{where}: {value!r} is not allowed; it must be {own}")
-        return domain
-    if not isinstance(spec, dict):
-        raise StudyError(
-            f"{where}={spec!r} is no search; write a list of choices, {{low = ..., high = ...}}, "
-            "{simplex = true}, or {} for the parameter's own domain"
-        )
-    if not spec:
-        if own is None:
-            raise StudyError(
-                f"{where}: it declares no domain; give {{low = ..., high = ...}} or a list"
-            )
-        return own
-    if set(spec) == {"simplex"} and spec["simplex"] is True:
-        return own if isinstance(own, Simplex) else Simplex()
-    allowed = ("low", "high", "log", "integer")
-    for key in spec:
-        if key not in allowed:
-            raise StudyError(
-                f"{where}: unknown key {key!r}{closest(key, allowed)}; allowed: low, high, log, "
-                "integer, or simplex = true alone"
-            )
-    low: Any = spec.get("low")
-    high: Any = spec.get("high")
-    if not all(is_real(end) and math.isfinite(end) for end in (low, high)):
-        raise StudyError(f"{where}: bounds need finite numbers low and high, got {spec!r}")
-    if low > high or (spec.get("log") and low <= 0):
-        raise StudyError(f"{where}: low={low}, high={high} is empty (log needs low > 0)")
-    whole = spec.get("integer", isinstance(low, int) and isinstance(high, int))
-    if isinstance(own, Interval):
-        whole = spec.get("integer", own.integer)
-        for end in (low, high):
-            outside = not isinstance(own.low, str) and not isinstance(own.high, str)
-            if outside and (int(end) if own.integer else end) not in own:
-                raise StudyError(f"{where}: {end} is outside the parameter's domain, {own}")
-    return Interval(low, high, integer=whole, log=bool(spec.get("log", False)))
 
 
 @dataclass
@@ -132,16 +44,24 @@ class SearchSpace:
         Parameter of the estimator -> domain.
     parts : dict
         (component, class name, parameter) -> domain.
+    presets : dict
+        Name -> keyword arguments of the estimator that are chosen together; empty for none.
     """
 
     estimator: dict[str, Any]
     choices: dict[str, list[str]] = field(default_factory=dict)
     own: dict[str, Domain] = field(default_factory=dict)
     parts: dict[tuple[str, str, str], Domain] = field(default_factory=dict)
+    presets: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, estimator: Mapping[str, Any], search: Mapping[str, Any]) -> SearchSpace:
-        """Parse the [estimator] and [search] tables.
+    def parse(
+        cls,
+        estimator: Mapping[str, Any],
+        search: Mapping[str, Any],
+        presets: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> SearchSpace:
+        """Parse the [estimator], [search] and [presets] tables.
 
         Raises
         ------
@@ -158,16 +78,20 @@ class SearchSpace:
         space = cls(dict(estimator))
         for owner in ("aggregator", "controller"):
             space.classes(owner)  # also a name that [search] overrides must exist
+        search = dict(search)
+        space._add_presets(search.pop("preset", None), presets or {}, search)
         for name, spec in search.items():
             if name in REGISTRIES:
                 space._add_choices(name, spec)
         space._check_fixed_parts()
-        for name, spec in search.items():
+        # a class's own entry after the one for all classes: it has the last word
+        for name, spec in sorted(search.items(), key=lambda item: "[" in item[0]):
             owner, _, parameter = name.partition("__")
+            owner, only = _owner_and_class(owner)
             if name in REGISTRIES:
                 continue
             if parameter and owner in REGISTRIES:
-                space._add_part(owner, parameter, spec)
+                space._add_part(owner, parameter, spec, only)
             elif name in known or (parameter and owner == "module"):
                 space.own[name] = parse_domain(f"[search] {name}", spec, OWN_DOMAINS.get(name))
             else:
@@ -177,6 +101,43 @@ class SearchSpace:
                     "of MultiTaskRegressor and of the components it searches, e.g. aggregator__c"
                 )
         return space
+
+    def _add_presets(
+        self, names: Any, presets: Mapping[str, Mapping[str, Any]], search: Mapping[str, Any]
+    ) -> None:
+        if names is None:
+            if presets:
+                raise StudyError(
+                    f"[presets] {', '.join(presets)}: nothing chooses among them; write "
+                    "preset = {} in [search] (all of them), or a list of names"
+                )
+            return
+        chosen = list(presets) if names == {} else names
+        if not isinstance(chosen, list) or not chosen:
+            raise StudyError(f"[search] preset={names!r} must be a list of names, or {{}} for all")
+        families = {_owner_and_class(name.partition("__")[0])[0] for name in search}
+        for name in chosen:
+            if name not in presets:
+                raise StudyError(
+                    f"[search] preset: there is no [presets.{name}]"
+                    f"{closest(str(name), presets)}; there is: {', '.join(presets) or 'none'}"
+                )
+            for key in presets[name]:
+                if key.partition("__")[0] in families:
+                    raise StudyError(
+                        f"[presets.{name}] {key} is also searched; leave it out of one of the two"
+                    )
+            try:
+                SearchSpace.parse({**self.estimator, **presets[name]}, {})
+            except StudyError as error:
+                text = str(error).removeprefix("[estimator] ")
+                raise StudyError(f"[presets.{name}] {text}") from None
+        self.presets = {name: dict(presets[name]) for name in chosen}
+
+    def at(self, preset: str) -> SearchSpace:
+        """Return the space that is left when a preset is chosen."""
+        fixed = {**self.estimator, **self.presets[preset]}
+        return SearchSpace(fixed, self.choices, self.own, self.parts)
 
     def _add_choices(self, owner: str, spec: Any) -> None:
         names = spec if isinstance(spec, list) and spec else None
@@ -216,12 +177,19 @@ class SearchSpace:
                     f"{', '.join(valid) or 'none'}"
                 )
 
-    def _add_part(self, owner: str, parameter: str, spec: Any) -> None:
-        where = f"[search] {owner}__{parameter}"
+    def _add_part(self, owner: str, parameter: str, spec: Any, only: str | None = None) -> None:
+        where = f"[search] {owner}{'' if only is None else f'[{only}]'}__{parameter}"
         holders = []
         candidates: set[str] = set()
-        for cls in self.classes(owner).values():
-            if cls is None:
+        classes = [c for c in self.classes(owner).values() if c is not None]
+        if only is not None and only not in {c.__name__ for c in classes}:
+            there = [c.__name__ for c in classes]
+            raise StudyError(
+                f"{where}: {only} is not searched{closest(only, there)}; "
+                f"this study has {', '.join(there) or 'none'}"
+            )
+        for cls in classes:
+            if only not in (None, cls.__name__):
                 continue
             if owner == "optimizer":
                 valid = [parameter] if _optimizer_takes(cls, parameter) else []
@@ -240,23 +208,28 @@ class SearchSpace:
                 f"{closest(parameter, candidates)}; theirs: {listed}"
             )
 
-    def baseline(self) -> SearchSpace:
+    def baseline(self, *, weights: bool = True) -> SearchSpace:
         """Return the space of linear scalarization: its weights, and what else is searched.
 
         Learning rate, optimizer and architecture are searched as in the study itself; task scales
-        are what the weights are, and no controller takes part.
+        are what the weights are, and no controller takes part. Without ``weights`` they are not
+        searched.
         """
-        kept = {
-            name: value
-            for name, value in self.estimator.items()
-            if name.partition("__")[0] not in ("aggregator", "controller") and name != "task_scale"
+        presets = {name: _without_method(preset) for name, preset in self.presets.items()}
+        fixed = _without_method(self.estimator)
+        if presets and all(preset == next(iter(presets.values())) for preset in presets.values()):
+            fixed |= next(iter(presets.values()))
+            presets = {}
+        simplex: dict[tuple[str, str, str], Domain] = {
+            ("aggregator", "LinearScalarization", "weights"): Simplex()
         }
         return SearchSpace(
-            {**kept, "aggregator": "LinearScalarization", "controller": None},
+            {**fixed, "aggregator": "LinearScalarization", "controller": None},
             {k: v for k, v in self.choices.items() if k == "optimizer"},
             {k: v for k, v in self.own.items() if k != "task_scale"},
             {k: v for k, v in self.parts.items() if k[0] == "optimizer"}
-            | {("aggregator", "LinearScalarization", "weights"): Simplex()},
+            | (simplex if weights else {}),
+            presets,
         )
 
     def suggest(self, trial: Trial, n_tasks: int) -> dict[str, Any]:
@@ -264,6 +237,9 @@ class SearchSpace:
 
         A fixed parameter of a searched component goes to the classes that have it.
         """
+        if self.presets:
+            preset = trial.suggest_categorical("preset", list(self.presets))
+            return self.at(preset).suggest(trial, n_tasks)
         searched = self._suggest(trial, n_tasks)
         params = {**self.estimator, **searched}
         for owner in self.choices:
@@ -323,12 +299,12 @@ class SearchSpace:
         siblings = {n: p.default for n, p in inspect.signature(cls).parameters.items()} | {
             n.partition("__")[2]: v for n, v in self.estimator.items() if n.startswith(f"{owner}__")
         }
-        names = sorted(domains, key=lambda n: len(_bounding(declared.get(n))))
+        names = sorted(domains, key=lambda n: len(bounding(declared.get(n))))
         for name in names:
             domain = domains[name]
             own = declared.get(name)
             if own is not None:
-                domain = _within(domain, own.resolve(siblings))
+                domain = within(domain, own.resolve(siblings))
             siblings[name] = domain.suggest(trial, f"{owner}[{cls.__name__}]__{name}", n_tasks)
         return {f"{owner}__{name}": siblings[name] for name in names}
 
@@ -348,26 +324,19 @@ class SearchSpace:
         return {f"{name}[{k}]": EQUAL for k in range(n_tasks)}
 
 
-def _bounding(domain: Domain | None) -> list[str]:
-    ends = (domain.low, domain.high) if isinstance(domain, Interval) else ()
-    return [e for e in ends if isinstance(e, str)]
+def _owner_and_class(word: str) -> tuple[str, str | None]:
+    """Return component and class of ``aggregator[ConicGrad]``; None for a name without class."""
+    match = re.fullmatch(r"(\w+)\[(.+)\]", word)
+    return (match[1], match[2]) if match else (word, None)
 
 
-def _within(domain: Domain, own: Domain) -> Domain:
-    """Keep a searched interval inside the class's own domain, whose ends may be siblings."""
-    if not (isinstance(domain, Interval) and isinstance(own, Interval)):
-        return domain
-    low = own.low if isinstance(domain.low, str) else max(float(domain.low), float(own.low))
-    high = own.high if isinstance(domain.high, str) else min(float(domain.high), float(own.high))
-    return Interval(
-        low,
-        max(float(low), float(high)),
-        own.open_low and low == own.low,
-        own.open_high and high == own.high,
-        domain.integer,
-        domain.log,
-        domain.search,
-    )
+def _without_method(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments without what says how gradients become an update."""
+    return {
+        name: value
+        for name, value in params.items()
+        if name.partition("__")[0] not in ("aggregator", "controller") and name != "task_scale"
+    }
 
 
 def _find(owner: str, spec: Any, where: str) -> type:

@@ -25,13 +25,52 @@ class Section(BaseModel):
 Count = Annotated[int, Field(ge=1)]
 
 
+class Sampler(Section):
+    """[study] sampler: a name of ``mtlsk.sampler.SAMPLERS``; ``points`` an interval in a grid."""
+
+    name: str
+    points: Annotated[int, Field(ge=2)] = 5
+
+
+class Stop(Section):
+    """[study] stop: end when no front grew by this share in so many trials of each study."""
+
+    hypervolume: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    trials: Count = 20
+
+
+class Prune(Section):
+    """[study] prune: end a fit whose validation losses so many finished trials dominate.
+
+    Looked at after each epoch from ``after`` on, at the same epoch of the same repeat and fold.
+    """
+
+    dominated_by: Count = 3
+    after: Count = 5
+
+
 class StudySection(Section):
-    """[study]: the name of the study, what it minimises and how long."""
+    """[study]: the name of the study, what it minimises, how it is searched and how long."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     objectives: Literal["task_losses"] | list[str] | None = None
     trials: Count = 60
     seed: Annotated[int, Field(ge=0)] = 0
+    repeats: Count = 1
+    sampler: str | Sampler = "TPE"
+    stop: Stop | None = None
+    prune: Prune | bool = False
+    models: Literal["front", "all", "none"] = "front"
+
+    @property
+    def sampling(self) -> Sampler:
+        """The sampler with its options."""
+        return Sampler(name=self.sampler) if isinstance(self.sampler, str) else self.sampler
+
+    @property
+    def pruning(self) -> Prune | None:
+        """The pruning with its options, None for none."""
+        return Prune() if self.prune is True else self.prune or None
 
 
 class DataSection(Section):
@@ -43,6 +82,7 @@ class DataSection(Section):
     drop: list[str] = []
     options: dict[str, Any] = {}
     split: str = "blocked"
+    folds: Annotated[int, Field(ge=2)] | None = None
     scale_X: bool = True  # noqa: N815 (the file's word)
     scale_y: bool = True
 
@@ -58,9 +98,26 @@ class DataSection(Section):
 
 
 class Baselines(Section):
-    """[baselines]: trials of linear scalarization, as many as the search has unless said."""
+    """[baselines]: trials of what a search is compared with; 0 for none.
 
-    scalarization: Count | None = None
+    Attributes
+    ----------
+    scalarization : int or None
+        Trials of linear scalarization, as many as the search has unless said.
+    equal_weights : int or None
+        Trials of equal weights; unless said a quarter of the search's, at least 5.
+    single_task : int or None
+        Trials of one net a task, K fits each; unless said as many as make the fits those of the
+        search, at least 5.
+    weights : str
+        How weights of the scalarization come about: "search" leaves them to the study's sampler,
+        "dirichlet" draws them uniformly from the simplex, "lattice" takes evenly spaced ones.
+    """
+
+    scalarization: Annotated[int, Field(ge=0)] | None = None
+    equal_weights: Annotated[int, Field(ge=0)] | None = None
+    single_task: Annotated[int, Field(ge=0)] | None = None
+    weights: Literal["search", "dirichlet", "lattice"] = "search"
 
 
 class StudyFile(Section):
@@ -73,19 +130,37 @@ class StudyFile(Section):
         Keyword arguments of :class:`mtlsk.MultiTaskRegressor`.
     search : dict
         Dunder name -> choices, bounds or ``{}``; see :mod:`mtlsk.search`.
+    presets : dict
+        Name -> keyword arguments of the estimator that ``[search] preset`` chooses together.
     """
 
     study: StudySection
     data: DataSection
     estimator: dict[str, Any] = {}
     search: dict[str, Any] = {}
+    presets: dict[str, dict[str, Any]] = {}
     baselines: Baselines = Baselines()
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two files the same study: everything but how many trials."""
         whole = self.model_dump()
-        del whole["study"]["trials"], whole["baselines"]
+        for name in ("trials", "stop", "models"):
+            del whole["study"][name]
+        whole["baselines"] = {"weights": self.baselines.weights}
         return whole
+
+    def renamed(self, name: str) -> StudyFile:
+        """Return the same study under another name.
+
+        Raises
+        ------
+        StudyError
+            For a name that is none, or the one it has.
+        """
+        if name == self.study.name:
+            raise StudyError(f"--fork {name}: the file's own name; give another one")
+        raw = self.model_dump()
+        return validate({**raw, "study": {**raw["study"], "name": name}}, f"--fork {name}")
 
 
 def read_study(path: str | Path, *, data: str | None = None) -> StudyFile:

@@ -14,8 +14,10 @@ from mtlsk.domains import Simplex
 from mtlsk.estimators import MultiTaskRegressor
 from mtlsk.estimators.stacked import is_stackable
 from mtlsk.estimators.together import fit_together, why_apart
-from mtlsk.problem import Evaluation, Problem, Rehearsal, rehearsals
-from mtlsk.search import SearchSpace, choices_of
+from mtlsk.evaluation import Evaluation, Tally, seeded
+from mtlsk.problem import Fold, Problem, Rehearsal, rehearsals
+from mtlsk.search import SearchSpace
+from mtlsk.search_entries import choices_of
 
 AT_MOST = 16
 """Trials in one run: beyond that a trial gains little and much is lost with the run."""
@@ -37,11 +39,11 @@ def members_at_once(space: SearchSpace, problem: Problem) -> int:
     """
     common = [d for n, d in space.own.items() if n != "lr"]
     common += [d for d in space.parts.values() if not isinstance(d, Simplex)]
-    words = [len(names) for names in space.choices.values()]
+    words = [len(names) for names in [*space.choices.values(), space.presets] if names]
     # an interval has no choices
     if not 0 < math.prod([*words, *(len(choices_of(d)) for d in common)]) < AT_MOST:
         return 1
-    X, y = problem.parts["train"]
+    X, y = problem.folds[0].train
     for fixed in rehearsals(space):
         net = MultiTaskRegressor(**space.suggest(Rehearsal(fixed), problem.n_tasks))
         net.initialize_for(X[:64], np.nan_to_num(y[:64]))
@@ -57,7 +59,9 @@ def can_join(net: MultiTaskRegressor) -> bool:
     return why_apart(net) is None and is_stackable(net.module_)
 
 
-def evaluate_each(problem: Problem, wanted: Sequence[Params]) -> Iterator[tuple[int, Outcome]]:
+def evaluate_each(
+    problem: Problem, wanted: Sequence[Params], repeats: int = 1
+) -> Iterator[tuple[int, Outcome]]:
     """Train and measure trials of a baseline, those with equal nets and data order in one run.
 
     Also one alone is trained the way several are: how trials were grouped leaves no trace in what
@@ -68,6 +72,8 @@ def evaluate_each(problem: Problem, wanted: Sequence[Params]) -> Iterator[tuple[
     problem : Problem
     wanted : list of dict
         Keyword arguments of the estimator, a trial each.
+    repeats : int
+        Seeds of each trial.
 
     Yields
     ------
@@ -77,7 +83,7 @@ def evaluate_each(problem: Problem, wanted: Sequence[Params]) -> Iterator[tuple[
     for i, params in enumerate(wanted):
         groups.setdefault(json.dumps(shared(params), sort_keys=True, default=repr), []).append(i)
     for members in groups.values():
-        yield from _evaluate_group(problem, wanted, members)
+        yield from _evaluate_group(problem, wanted, members, repeats)
 
 
 def shared(params: Params) -> dict[str, Any]:
@@ -94,40 +100,49 @@ def has_rate(params: Params) -> bool:
 
 
 def _evaluate_group(
-    problem: Problem, wanted: Sequence[Params], members: list[int]
+    problem: Problem, wanted: Sequence[Params], members: list[int], repeats: int
 ) -> Iterator[tuple[int, Outcome]]:
-    start = time.perf_counter()
-    try:
-        nets = _fit(problem, [wanted[i] for i in members])
-    except Exception as error:
-        if len(members) == 1:
-            yield members[0], error
+    tallies = {i: Tally(problem) for i in members}
+    fits = [(repeat, fold) for repeat in range(repeats) for fold in problem.folds]
+    for n, (repeat, fold) in enumerate(fits):
+        start = time.perf_counter()
+        left = list(tallies)
+        try:
+            nets = _fit(problem, [seeded(wanted[i], repeat) for i in left], fold)
+        except Exception as error:
+            if len(left) == 1:
+                yield left[0], error
+                return
+            nets = None  # each by itself: whose fault it was shows then
+        if nets is None:
+            for i in left:
+                yield from _evaluate_group(problem, wanted, [i], repeats)
             return
-        nets = None  # each by itself: whose fault it was shows then
-    if nets is None:
-        for i in members:
-            yield from _evaluate_group(problem, wanted, [i])
-        return
-    share = (time.perf_counter() - start) / len(members)
-    for i, net in zip(members, nets, strict=True):
-        yield i, net if isinstance(net, Exception) else _measure(problem, net, share)
+        share = (time.perf_counter() - start) / max(1, len(left))
+        for i, net in zip(left, nets, strict=True):
+            tallies[i].seconds += share
+            try:
+                if isinstance(net, Exception):
+                    raise net
+                tallies[i].add(repeat, fold, [net])
+            except Exception as error:
+                del tallies[i]
+                yield i, error
+                continue
+            if n == len(fits) - 1:
+                yield i, tallies[i].evaluation()
 
 
 def _fit(
-    problem: Problem, wanted: Sequence[Params]
+    problem: Problem, wanted: Sequence[Params], fold: Fold
 ) -> Sequence[MultiTaskRegressor | Exception] | None:
     """Return the nets of trials that share all they must; None if several cannot be one run."""
-    X, y = problem.training()
+    if not wanted:
+        return []
+    X, y = problem.training(fold)
     net = MultiTaskRegressor(**shared(wanted[0])).initialize_for(X, y)
-    if not can_join(net):
+    if not can_join(net) or WEIGHTS not in wanted[0]:
         return None if len(wanted) > 1 else [MultiTaskRegressor(**wanted[0]).fit(X, y)]
     rates = [float(params["lr"]) for params in wanted] if has_rate(wanted[0]) else None
     weights = np.array([params[WEIGHTS] for params in wanted], dtype=np.float64)
     return fit_together(net, weights, rates, X, y)
-
-
-def _measure(problem: Problem, net: MultiTaskRegressor, seconds: float) -> Outcome:
-    try:
-        return problem.measure(net, seconds)
-    except Exception as error:
-        return error

@@ -9,24 +9,43 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import optuna
 import torch
+from optuna.trial import TrialState
 
+from mtlsk import models
 from mtlsk.batch import Asked, Batch, SurplusError, counts, next_was_lost, trials_of
 from mtlsk.estimators import MultiTaskRegressor
+from mtlsk.evaluation import Evaluation, evaluate, evaluate_single
 from mtlsk.heartbeat import Heartbeat
-from mtlsk.problem import Evaluation, Problem
-from mtlsk.sampler import SeededByTrial
-from mtlsk.search import SearchSpace
+from mtlsk.lineup import line_up
+from mtlsk.machine import versions
+from mtlsk.outcome import SCALARIZATION, SINGLE_TASK
+from mtlsk.pareto import dominating, undominated_by
+from mtlsk.problem import Problem
+from mtlsk.pruning import Dominated
+from mtlsk.sampler import SeededByDraw
+from mtlsk.storage import PATIENCE, StorageError
 from mtlsk.studyfile import StudyError, StudyFile
 from mtlsk.sweep import evaluate_each
-from mtlsk.trials import SCALARIZATION, SEARCH, load_study, open_storage, owner, study_names
+from mtlsk.tablemodel import TableModel
+from mtlsk.trials import (
+    failed,
+    load_study,
+    minimised,
+    open_storage,
+    owner,
+    say_on_stderr,
+    signs,
+    study_names,
+)
 
 
 def warm_up() -> None:
@@ -36,9 +55,9 @@ def warm_up() -> None:
 
 
 class Worker:
-    """One process's view of a study: data loaded once, a storage, the two search spaces."""
+    """One process's view of a study: data loaded once, a storage, the studies of its lineup."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
+    def __init__(self, job: dict[str, Any], say: Callable[[str], None] = say_on_stderr) -> None:
         sys.path[:] = job["sys_path"]
         torch.set_num_threads(job["threads"])
         self.study = StudyFile.model_validate(job["study"])
@@ -48,20 +67,22 @@ class Worker:
                 f"the data of {self.problem.name!r} changed while the study ran; a maker without a "
                 "seed draws anew each time: give it options = { random_state = 0 }"
             )
-        space = SearchSpace.parse(self.study.estimator, self.study.search)
-        self.spaces = {SEARCH: space, SCALARIZATION: space.baseline()}
-        self.storage = open_storage(job["storage"])
-        self.names = study_names(self.study.study.name)
-        self.override = job["estimator"]  # the command line's word is the last
         self.wanted = job["wanted"]
+        self.override = job["estimator"]  # the command line's word is the last
+        # as it was lined up for so many trials: a grid, or a sweep's weights, depend on how many
+        self.lineup = line_up(
+            self.study, self.problem, trials=job["trials"], override=self.override
+        )
+        self.storage = open_storage(job["storage"], patience=PATIENCE, say=say)
+        self.names = study_names(self.study.study.name)
+        self.studies: dict[str, optuna.Study] = {}
+        self.out = job["out"]
         self.owner = owner()
         warm_up()
 
     def run(self, which: str, n_trials: int) -> int:
         """Run at most ``n_trials`` trials of a study and return how many ended."""
-        # the two studies of one seed must not draw the same numbers
-        seed = 2 * self.study.study.seed + int(which == SCALARIZATION)
-        study = load_study(self.storage, self.names[which], SeededByTrial(seed))
+        study = self._study(which)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.storages.fail_stale_trials(study)
@@ -72,10 +93,19 @@ class Worker:
             risky = [[t] for t in asked if t.trial.user_attrs.get("lost", 0)]
             safe = [t for t in asked if not t.trial.user_attrs.get("lost", 0)]
             for together in [safe, *risky]:
-                for i, outcome in self._evaluate(which, [t.params for t in together]):
+                for i, outcome in self._evaluate(which, study, [t.params for t in together]):
+                    if isinstance(outcome, Evaluation):
+                        self._keep(which, study, together[i], outcome)
                     batch.end(together[i].trial, outcome)
         self.storage.remove_session()
         return batch.ended
+
+    def _study(self, which: str) -> optuna.Study:
+        """Return a study, opened once: each opening reads all of its trials."""
+        if which not in self.studies:
+            self.studies[which] = load_study(self.storage, self.names[which])
+        self.studies[which].sampler = self.lineup[which].make_sampler()
+        return self.studies[which]
 
     def _ask(self, batch: Batch, which: str, n_trials: int) -> list[Asked]:
         """Ask for trials one after the other; one that was lost before comes alone."""
@@ -85,7 +115,11 @@ class Worker:
                 break
             trial = batch.ask(self.owner)
             try:
-                asked.append(Asked(trial, self._suggest(trial, batch.study, which)))
+                with self.storage.together():
+                    params = self._suggest(trial, batch.study, which)
+                asked.append(Asked(trial, params))
+            except StorageError:
+                raise
             except Exception as error:
                 batch.end(trial, error)
             if trial.user_attrs.get("lost", 0):
@@ -97,32 +131,95 @@ class Worker:
         earlier = [t for t in trials_of(study) if t.number < trial.number and counts(t)]
         if len(earlier) >= self.wanted[which]:
             raise SurplusError("another command on this storage was first")
-        space = self.spaces[which]
-        suggested = space.suggest(trial, self.problem.n_tasks)
-        # Optuna keeps the numbers a simplex is made from; a reader wants the point itself
-        trial.set_user_attr("simplexes", space.simplexes(suggested))
-        return {"random_state": self.study.study.seed, **suggested, **self.override}
+        entry = self.lineup[which]
+        assert isinstance(study.sampler, SeededByDraw)
+        params = {
+            "random_state": self.study.study.seed,
+            **entry.space.suggest(trial, self.problem.n_tasks),
+            **entry.of_draw(study.sampler.draw),
+            **self.override,
+        }
+        # Optuna keeps names of presets and the numbers a simplex is made from; a reader wants all
+        trial.set_user_attr("estimator", params)
+        return params
 
     def _evaluate(
-        self, which: str, wanted: list[dict[str, Any]]
+        self, which: str, study: optuna.Study, wanted: list[dict[str, Any]]
     ) -> Iterable[tuple[int, Evaluation | Exception]]:
-        if which == SCALARIZATION:
-            return evaluate_each(self.problem, wanted)
-        return ((i, self._search(params)) for i, params in enumerate(wanted))
+        if which == SCALARIZATION and self.study.study.pruning is None:
+            return evaluate_each(self.problem, wanted, self.study.study.repeats)
+        return ((i, self._one(which, study, params)) for i, params in enumerate(wanted))
 
-    def _search(self, params: dict[str, Any]) -> Evaluation | Exception:
+    def _one(self, which: str, study: optuna.Study, params: dict[str, Any]) -> Any:
+        repeats = self.study.study.repeats
         try:
-            return self.problem.evaluate(params)
+            if which == SINGLE_TASK:
+                return evaluate_single(self.problem, params, repeats)
+            return evaluate(self.problem, params, repeats, self._watch(study))
+        except StorageError:  # no fault of the trial
+            raise
         except Exception as error:
             return error
+
+    def _watch(self, study: optuna.Study) -> Dominated | None:
+        """Return what prunes a trial of a study, where the file asks for it."""
+        prune = self.study.study.pruning
+        if prune is None:
+            return None
+        measured = [
+            t.user_attrs["measured"] for t in trials_of(study) if t.state is TrialState.COMPLETE
+        ]
+        curves = [m["curve"] for m in measured if "curve" in m]
+        return Dominated(self.problem.folds[0], curves, prune.dominated_by, prune.after)
+
+    def _keep(self, which: str, study: optuna.Study, asked: Asked, outcome: Evaluation) -> None:
+        """Keep the model of a trial that no finished one dominates, and of those it leaves so.
+
+        Before the trial is told: one that is complete has its model.
+        """
+        how = self.study.study.models
+        if how == "none" or outcome.net is None or not outcome.finite:
+            return
+        numbers, values = minimised(study)
+        mine = np.array([outcome.told]) * signs(study)
+        if how == "front" and dominating(mine[0], values):
+            return
+        about = {
+            "study": self.study.study.name,
+            "of": which,
+            "trial": asked.trial.number,
+            "params": asked.params,
+            "data": {"name": self.problem.name, "sha256": self.problem.sha256},
+            "versions": versions(),
+        }
+        model = TableModel(
+            outcome.net,
+            self.problem.folds[-1].preparation,
+            self.problem.feature_names,
+            self.problem.task_names,
+            about,
+        )
+        try:
+            models.keep(self.out, which, asked.trial.number, model)
+            if how == "front":  # what others are about to finish is not looked at
+                left = undominated_by(values, np.vstack([values, mine]))
+                gone = [n for n, stays in zip(numbers, left, strict=True) if not stays]
+                models.drop(self.out, which, [*gone, *failed(study)])
+        except (OSError, TypeError, AttributeError, pickle.PicklingError) as error:
+            # the trial's numbers are worth more than its model
+            print(f"the model of {which} trial {asked.trial.number}: {error}", file=sys.stderr)
 
 
 def main() -> None:
     """Serve the parent until it closes the pipe."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a user's code prints must not be read as an answer
+
+    def say(text: str) -> None:
+        print(json.dumps({"say": text}), file=replies, flush=True)
+
     try:
-        worker = Worker(json.loads(sys.stdin.readline()))
+        worker = Worker(json.loads(sys.stdin.readline()), say)
     except Exception as error:
         print(json.dumps({"error": " ".join(str(error).split())}), file=replies, flush=True)
         return

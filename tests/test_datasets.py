@@ -566,7 +566,7 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
         ("x,y\n1,\n2,\n", 1, "target 'y' has no label at all"),
         ("x,y\n", 1, "no rows"),
         ("x,y,x\n1,2,3\n", 1, "header names 'x' more than once"),
-        ("x;y\n1;2\n", 1, "one column, 'x;y'; separate .*commas"),
+        ("x|y\n1|2\n", 1, "one column, 'x.y'; separate .*commas"),
         ("", 1, "empty"),
         ("\n\n", 1, "empty"),
         ("x,y\n1,2\n3,4\n5", 1, "line 4 has 1 cells and the header 2; .*cut short"),

@@ -5,9 +5,9 @@ import threading
 import pytest
 
 from mtlsk import Study, pool, trials
+from mtlsk.outcome import SCALARIZATION, SEARCH
 from mtlsk.pool import Pool, Work
 from mtlsk.sampler import START
-from mtlsk.trials import SCALARIZATION, SEARCH
 
 FILE = """
 [study]
@@ -22,6 +22,9 @@ hidden_layer_sizes = [8]
 [search]
 aggregator = ["MGDA"]
 lr = {{ low = 1e-3, high = 3e-2, log = true }}
+[baselines]
+equal_weights = 0
+single_task = 0
 """
 
 
@@ -32,7 +35,7 @@ class Fake:
     let = threading.Semaphore(0)
     asked: list = []
 
-    def __init__(self, job):
+    def __init__(self, job, say):
         self.process = self
         self.pid = id(self)
 
@@ -58,7 +61,7 @@ def test_trials_in_flight_are_counted_not_calls(monkeypatch):
         seen.append(sorted(in_flight))
         return left.pop(0) if left else None
 
-    workers = Pool({}, 2, next_work, lambda: None)
+    workers = Pool({}, 2, next_work, lambda died: None)
     runner = threading.Thread(target=workers.run, args=(lambda: None,), kwargs={"interval": 0.01})
     runner.start()
     for _ in range(2):

@@ -1,23 +1,28 @@
-"""The four files of a report, on made-up results."""
+"""The files of a report, on made-up results."""
 
 import dataclasses
 import os
 import re
 import socket
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_results import make_full
 
-import mtlsk.figure
-import mtlsk.report
+import mtlsk
+import mtlsk.report.figure
 from mtlsk.machine import machine, versions
 from mtlsk.pareto import non_dominated
 from mtlsk.report import Results, write_report
+from mtlsk.report.text import parameters
 
-FILES = {"trials.csv", "front.csv", "report.md", "pareto.png"}
+FILES = {"trials.csv", "front.csv", "report.md", "pareto.png", "report.html"}
 
 
 def make_results(m=2, n=30, maximise=None, seed=0, **changes):
@@ -98,9 +103,9 @@ def cells(page, first):
 @pytest.mark.parametrize(
     ("m", "maximise"), [(1, None), (2, None), (3, None), (5, None), (2, [True, False])]
 )
-def test_a_report_is_four_files_and_says_what_it_must(tmp_path, m, maximise):
+def test_a_report_is_five_files_and_says_what_it_must(tmp_path, m, maximise):
     results = make_results(m, maximise=maximise)
-    comparison = write_report(results, tmp_path / "new" / "run")
+    comparison = write_report(results, tmp_path / "new" / "run").compared
     assert {p.name for p in (tmp_path / "new" / "run").iterdir()} == FILES
     page = (tmp_path / "new" / "run" / "report.md").read_text()
     lines = page.splitlines()
@@ -117,7 +122,7 @@ def test_a_report_is_four_files_and_says_what_it_must(tmp_path, m, maximise):
 @pytest.mark.parametrize("maximise", [[False, False], [True, False]])
 def test_the_front_is_chosen_on_validation_and_judged_on_test(tmp_path, maximise):
     results = make_results(maximise=maximise)
-    comparison = write_report(results, tmp_path)
+    comparison = write_report(results, tmp_path).compared
     front = pd.read_csv(tmp_path / "front.csv")
     sign = np.where(maximise, -1.0, 1.0)
     judged = {}
@@ -149,7 +154,7 @@ def test_a_better_search_is_said_to_win_also_where_higher_is_better(tmp_path):
         better = trials["study"] == "search"
         tests = ["test: loss 0", "test: loss 1"]
         trials.loc[better, tests] += 0.5 if maximise[0] else -0.5
-        comparison = write_report(dataclasses.replace(results, trials=trials), tmp_path)
+        comparison = write_report(dataclasses.replace(results, trials=trials), tmp_path).compared
         assert comparison.verdict().startswith("The search wins")
         page = (tmp_path / "report.md").read_text()
         assert ("higher is better)." in page) == maximise[0]
@@ -204,7 +209,7 @@ def page_of(results, out):
 @pytest.mark.parametrize("empty", ["search", "scalarization"])
 def test_a_study_without_a_complete_trial_leaves_nothing_to_compare(tmp_path, m, empty):
     results = failed(make_results(m), empty, range(30), "diverged")
-    assert write_report(results, tmp_path) is None
+    assert write_report(results, tmp_path).compared is None
     page = (tmp_path / "report.md").read_text()
     assert page.splitlines()[2].startswith(f"No comparison: {empty} gave no complete trial")
     assert "hypervolume (higher" not in page
@@ -221,7 +226,7 @@ def test_a_study_without_a_complete_trial_leaves_nothing_to_compare(tmp_path, m,
 @pytest.mark.parametrize("columns", [None, ["study", "number", "state", "reason", "seconds"]])
 def test_no_trials_at_all(tmp_path, columns):
     results = make_results(trials=pd.DataFrame(columns=columns))
-    assert write_report(results, tmp_path) is None
+    assert write_report(results, tmp_path).compared is None
     assert {p.name for p in tmp_path.iterdir()} == FILES
     page = (tmp_path / "report.md").read_text()
     assert "No comparison: search and scalarization gave no complete trial" in page
@@ -267,7 +272,7 @@ def test_parameters_are_short_and_readable():
         "param: nesterov": True,
         "test: loss": 1.0,
     }
-    assert mtlsk.report._parameters(row) == (
+    assert parameters(row) == (
         "lr=0.00412 aggregator=ConicGrad c=0.612 controller=APT beta_max=0.9 "
         "task_scale=(0.25, 0.75) batch_size=64 nesterov=True"
     )
@@ -276,7 +281,7 @@ def test_parameters_are_short_and_readable():
         "param: controller[Cone]__c": 0.25,
         "param: n": "a",
     }
-    assert mtlsk.report._parameters(clash) == "CAGrad.c=0.5 Cone.c=0.25 n=a"
+    assert parameters(clash) == "CAGrad.c=0.5 Cone.c=0.25 n=a"
 
 
 def test_task_losses_are_those_of_the_points_best_on_validation(tmp_path):
@@ -321,12 +326,15 @@ def test_the_real_host_is_not_written(tmp_path):
     write_report(make_results(machine=machine(), versions=versions()), tmp_path)
     png = chunks((tmp_path / "pareto.png").read_bytes())
     texts = [body for kind, body in png if kind in (b"tEXt", b"iTXt")]  # not the pixels
-    texts += [(tmp_path / name).read_bytes() for name in FILES - {"pareto.png"}]
+    texts += [(tmp_path / name).read_bytes() for name in FILES - {"pareto.png", "report.html"}]
+    page = (tmp_path / "report.html").read_bytes()
+    scripts = re.sub(rb"<(script|style)>.*?</\1>", b"", page, flags=re.DOTALL)  # the same for all
+    texts.append(re.sub(rb"<[^>]*>", b" ", scripts))
     host = re.escape(socket.gethostname().encode())
     assert not any(re.search(rb"(?<!\w)" + host + rb"(?!\w)", text) for text in texts)
 
 
-@pytest.mark.parametrize("breaks_at", [1, 3])
+@pytest.mark.parametrize("breaks_at", [1, 3, 5])
 def test_an_interrupted_report_leaves_the_old_files_whole(tmp_path, monkeypatch, breaks_at):
     write_report(make_results(seed=1), tmp_path)
     old = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
@@ -372,7 +380,7 @@ def test_names_with_markdown_or_mathematics_in_them(tmp_path):
 
 def test_a_wild_trial_does_not_squash_the_picture():
     front, every = np.array([1.0, 2.0]), np.array([1.0, 2.0, 3.0, 2.5, 1e9])
-    low, high = mtlsk.figure._window(front, every)
+    low, high = mtlsk.report.figure._window(front, every)
     assert low < 1.0
     assert 3.0 <= high < 10.0
 
@@ -400,3 +408,33 @@ def test_versions_names_the_libraries():
         "mtlsk", "torch", "skorch", "scikit-learn", "optuna", "moocore", "numpy"
     ]  # fmt: skip
     assert found["numpy"] == np.__version__
+
+
+def test_without_plotly_the_hint_is_one_line_and_nothing_is_written(tmp_path):
+    code = (
+        "import sys\n"
+        "sys.modules['plotly'] = sys.modules['plotly.offline'] = None\n"
+        "try:\n    import mtlsk.report\n"
+        "except ModuleNotFoundError as error:\n    print(error.name)\n"
+    )
+    root = str(Path(mtlsk.__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root
+    )
+    assert done.stdout.strip().partition(".")[0] == "plotly"  # of which the command line makes one
+
+
+def test_baselines_seeds_and_pruned_trials_are_on_the_page(tmp_path):
+    results = make_full(K=2, repeats=3)
+    results.trials.loc[3, ["state", "reason"]] = ["PRUNED", "dominated by 3 trials"]
+    comparison = write_report(results, tmp_path).compared
+    page = (tmp_path / "report.md").read_text()
+    assert "|  | search | scalarization | equal weights | single task |" in page
+    assert cells(page, "trials pruned") == [["trials pruned", "1", "0", "0", "0"]]
+    assert cells(page, "additive epsilon (lower is better)")[0][1] == "0"
+    assert "Over 3 seeds" in comparison.verdict()
+    assert "Maninis" in page
+    front = pd.read_csv(tmp_path / "front.csv")
+    assert set(front["study"]) == {"search", "scalarization", "equal_weights"}
+    assert {"delta_m", "undominated in every seed"} <= set(front)
+    assert "## Which parameters mattered" in page

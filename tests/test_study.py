@@ -24,6 +24,7 @@ from mtlsk import Study, pool, trials
 from mtlsk.cli import main
 from mtlsk.folder import differences
 from mtlsk.pool import WorkerProcess
+from mtlsk.results import read_results
 from mtlsk.sampler import START
 from mtlsk.studyfile import StudyError
 from mtlsk.worker import Worker
@@ -46,6 +47,9 @@ aggregator__c = {{}}
 controller = ["none", "APT"]
 task_scale = {{ simplex = true }}
 lr = {lr}
+[baselines]
+equal_weights = 0
+single_task = 0
 """
 LR = "{ low = 1e-3, high = 3e-2, log = true }"
 
@@ -101,7 +105,7 @@ def command(monkeypatch):
 class Here:
     """A worker that runs its trials in this process: a process of its own takes long to start."""
 
-    def __init__(self, job):
+    def __init__(self, job, say):
         self.process, self.job = SimpleNamespace(pid=os.getpid()), job
 
     def start(self):
@@ -125,19 +129,22 @@ def here(monkeypatch):
 
 
 def states(folder):
-    """State names of each trial of search and baseline."""
+    """State names of each trial of the search and the baselines that there are."""
     storage = trials.open_storage(f"sqlite:///{folder / 'runs' / 'small' / 'study.db'}")
+    there = optuna.get_all_study_names(storage)
     return {
         which: [t.state.name for t in trials.load_study(storage, name).get_trials(deepcopy=False)]
         for which, name in trials.study_names("small").items()
+        if name in there
     }
 
 
-def test_a_run_leaves_four_files_and_as_many_trials_as_wanted(finished):
+def test_a_run_leaves_its_files_and_as_many_trials_as_wanted(finished):
     folder, output = finished
     out = folder / "runs" / "small"
     names = {p.name for p in out.iterdir()}
-    expected = {"trials.csv", "front.csv", "report.md", "pareto.png", "study.db", "study.json"}
+    expected = {"trials.csv", "front.csv", "report.md", "report.html", "pareto.png", "study.db"}
+    expected |= {"study.json", "models"}
     assert names == expected
     assert states(folder) == {"search": ["COMPLETE"] * 3, "scalarization": ["COMPLETE"] * 3}
     table = pd.read_csv(out / "trials.csv")
@@ -242,7 +249,7 @@ def test_storage_of_another_optuna_is_refused(tmp_path):
 
 def test_diverged_trials_are_marked_and_the_study_goes_on(tmp_path, command, here):
     path = write(tmp_path, lr="[1e30]")
-    path.write_text(path.read_text() + 'optimizer = ["SGD"]\n')
+    path.write_text(path.read_text().replace("[search]", '[search]\noptimizer = ["SGD"]'))
     assert command(tmp_path, "--trials", "2", "--workers", "1") == 1  # none completed
     assert states(tmp_path) == {"search": ["FAIL"] * 2, "scalarization": ["FAIL"] * 2}
     table = pd.read_csv(tmp_path / "runs" / "small" / "trials.csv")
@@ -288,7 +295,7 @@ def write_baseline(folder, *, epochs, wanted):
     """Write a study of one trial of the search and many of the baseline."""
     path = write(folder, epochs=epochs)
     text = path.read_text().replace("trials = 3", "trials = 1")
-    path.write_text(f"{text}\n[baselines]\nscalarization = {wanted}\n")
+    path.write_text(f"{text}\nscalarization = {wanted}\n")
     return path
 
 
@@ -332,7 +339,7 @@ def test_a_termination_keeps_what_is_done_and_the_same_command_goes_on(
     write(tmp_path, epochs=150)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # until the command has its own way
     sender = send(signal.SIGTERM, lambda: running(tmp_path) and os.getpid())
-    assert command(tmp_path, "--trials", "2", "--workers", "1") == 130
+    assert command(tmp_path, "--trials", "2", "--workers", "1") == 143
     sender.join()
     error = capsys.readouterr().err
     assert "the same command goes on" in error
@@ -406,7 +413,7 @@ def test_python_interface_and_storage_elsewhere(elsewhere):
     folder, table, seen = elsewhere
     assert [c.done for c in seen[-1][0].values()] == [1, 13]
     assert table.study.tolist() == ["search", *["scalarization"] * 13]
-    assert [p.name for p in (folder / "out").iterdir()] == ["study.json"]
+    assert sorted(p.name for p in (folder / "out").iterdir()) == ["models", "study.json"]
     assert json.loads((folder / "out" / "study.json").read_text())["name"] == "small"
 
 
@@ -447,7 +454,7 @@ def test_a_trial_that_brings_down_three_workers_is_not_run_again(tmp_path):
     gone = {**trials.owner(), "started": 0.0}
     for _ in range(trials.MAX_LOST):
         ask(search).set_user_attr("owner", gone)
-        assert trials.fail_abandoned(search, died=True) == 1
+        assert trials.fail_abandoned(search, died=os.getpid()) == 1
     assert [t.state.name for t in search.get_trials()] == ["FAIL"] * trials.MAX_LOST
     assert "worker died 3 times" in search.get_trials()[-1].user_attrs["failed"]
     assert trials.count(search).done == 1
@@ -504,16 +511,54 @@ def test_a_worker_has_the_torch_threads_it_is_given(tmp_path):
             "estimator": {},
             "sha256": study.problem.sha256,
             "wanted": study.wanted,
+            "trials": None,
+            "out": str(study.out),
             "storage": study.storage_url,
             "threads": threads,
             "sys_path": sys.path,
-        }
+        },
+        print,
     )
     try:
         worker.start()
         assert worker.threads == threads
     finally:
         worker.stop()
+
+
+def test_all_baselines_seeds_folds_and_the_stopping_rule_together(tmp_path, command, here, capsys):
+    path = write(tmp_path)
+    text = path.read_text().replace("trials = 3", "trials = 12\nrepeats = 2")
+    text = text.replace("equal_weights = 0\nsingle_task = 0", "equal_weights = 2\nsingle_task = 2")
+    text = text.replace('split = "random"', 'split = "random"\nfolds = 2')
+    text = text.replace("repeats = 2", "repeats = 2\nstop = { trials = 2, hypervolume = 0.99 }")
+    path.write_text(text)
+    assert command(tmp_path, "--workers", "1") == 0
+    found = {which: len(names) for which, names in states(tmp_path).items()}
+    assert list(found) == ["search", "scalarization", "equal_weights", "single_task"]
+    assert 3 <= found["search"] < 12  # the rule needs more trials than two
+    results = read_results(
+        "small",
+        trials.open_storage(f"sqlite:///{tmp_path / 'runs' / 'small' / 'study.db'}"),
+        tmp_path / "runs" / "small",
+    )
+    table, repeats = results["trials"], results["repeats"]
+    assert any("Stopped before all trials were run" in note for note in results["notes"])
+    assert repeats.groupby(["study", "number"]).size().eq(2).all()
+    columns = [c for c in repeats if c.startswith(("validation", "test"))]
+    means = repeats.groupby(["study", "number"])[columns].mean()
+    found = table.set_index(["study", "number"])[columns].loc[means.index]
+    pd.testing.assert_frame_equal(found, means, check_names=False)
+    single = table.query("study == 'single_task'")
+    losses = single.filter(regex="^test loss: ")
+    assert single["test: mean"].tolist() == pytest.approx(losses.mean(axis=1).tolist())
+    assert set(results["traces"]) <= {(r.study, r.number) for r in table.itertuples()}
+    assert {which for which, _ in results["traces"]} == {"search", "scalarization", "equal_weights"}
+    for key in results["traces"]:
+        assert results["estimators"][key]["hidden_layer_sizes"] == [8]
+    path.write_text(text.replace("stop = { trials = 2, hypervolume = 0.99 }", ""))
+    assert command(tmp_path, "--workers", "1", "--trials", "3") == 0  # as many as asked for now
+    assert "Stopped before" not in (tmp_path / "runs" / "small" / "report.md").read_text()
 
 
 def test_differences_are_named_by_dotted_keys():

@@ -1,8 +1,13 @@
+import re
+import tomllib
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from mtlsk.studyfile import StudyError, read_study
+from mtlsk import Study
+from mtlsk.studyfile import StudyError, StudySection, read_study
 
 GOOD = """
 [study]
@@ -12,7 +17,8 @@ name = "arm"
 [search]
 aggregator = ["MGDA"]
 """
-STUDIES = sorted((Path(__file__).parent.parent / "studies").glob("*.toml"))
+ROOT = Path(__file__).parent.parent
+STUDIES = sorted((ROOT / "studies").glob("*.toml"))
 
 
 def write(tmp_path, text):
@@ -84,3 +90,17 @@ def test_a_file_that_is_no_text(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(StudyError, match="cannot be read as text"):
         read_study(path)
+
+
+def test_the_file_in_the_readme_is_one(tmp_path):
+    text = (ROOT / "README.md").read_text()
+    (block,) = re.findall(r"```toml\n(.*?)```", text, flags=re.S)
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(120, 4)), columns=["a", "b", "price", "demand"])
+    frame.assign(shop=rng.integers(12, size=120)).to_csv(tmp_path / "my.csv", index=False)
+    (tmp_path / "demand.toml").write_text(block)
+    study = Study.from_toml(tmp_path / "demand.toml", data=str(tmp_path / "my.csv"))
+    assert list(study.wanted.values()) == [60, 60, 15, 15]
+    sections = tomllib.loads(block)
+    unsaid = set(StudySection.model_fields) - set(sections["study"])
+    assert unsaid == {"seed"}  # every other key of [study] is shown

@@ -8,7 +8,8 @@ import torch
 
 import mtlsk.sweep
 from mtlsk import DivergenceError
-from mtlsk.problem import Evaluation, Problem
+from mtlsk.evaluation import Evaluation, evaluate
+from mtlsk.problem import Problem
 from mtlsk.search import SearchSpace
 from mtlsk.studyfile import validate
 from mtlsk.sweep import AT_MOST, evaluate_each, members_at_once
@@ -58,7 +59,8 @@ def outcomes(problem, wanted):
 
 
 def numbers(outcome):
-    return [*outcome.validation, *outcome.test, *outcome.test_losses]
+    parts = ("validation", "test")
+    return [v for p in parts for v in (*outcome.objectives[p], *outcome.losses[p])]
 
 
 def test_each_is_what_fit_makes_of_the_parameters(problem, runs):
@@ -67,9 +69,9 @@ def test_each_is_what_fit_makes_of_the_parameters(problem, runs):
     assert runs == [4]
     for params, outcome in zip(wanted, found, strict=True):
         np.testing.assert_allclose(
-            numbers(outcome), numbers(problem.evaluate(params)), rtol=1e-3, atol=1e-5
+            numbers(outcome), numbers(evaluate(problem, params)), rtol=1e-3, atol=1e-5
         )
-    assert len({outcome.validation[0] for outcome in found}) == 4
+    assert len({outcome.objectives["validation"][0] for outcome in found}) == 4
 
 
 def test_how_trials_were_grouped_leaves_no_trace(problem, runs, one_thread):
@@ -100,7 +102,7 @@ def test_trials_with_other_settings_run_apart(problem, runs):
     assert runs == [3, 2]
     for params, outcome in zip(wanted, found, strict=True):
         np.testing.assert_allclose(
-            numbers(outcome), numbers(problem.evaluate(params)), rtol=1e-3, atol=1e-5
+            numbers(outcome), numbers(evaluate(problem, params)), rtol=1e-3, atol=1e-5
         )
 
 
@@ -113,7 +115,7 @@ def test_what_cannot_be_one_run_is_fitted_one_by_one(problem, runs, apart):
     found = outcomes(problem, wanted)
     assert runs == []
     for params, outcome in zip(wanted, found, strict=True):
-        assert numbers(outcome) == numbers(problem.evaluate(params))
+        assert numbers(outcome) == numbers(evaluate(problem, params))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_a_rate_of_the_optimizers_own_holds(problem, runs, params, sizes):
     assert runs == sizes
     for each, outcome in zip(wanted, found, strict=True):
         np.testing.assert_allclose(
-            numbers(outcome), numbers(problem.evaluate(each)), rtol=1e-3, atol=1e-5
+            numbers(outcome), numbers(evaluate(problem, each)), rtol=1e-3, atol=1e-5
         )
 
 
@@ -139,7 +141,7 @@ def test_without_a_rate_the_nets_own_holds(problem, runs):
     for params in wanted:
         del params["lr"]
     for params, outcome in zip(wanted, outcomes(problem, wanted), strict=True):
-        np.testing.assert_allclose(numbers(outcome), numbers(problem.evaluate(params)), rtol=1e-3)
+        np.testing.assert_allclose(numbers(outcome), numbers(evaluate(problem, params)), rtol=1e-3)
     assert runs == [2]
 
 
@@ -155,11 +157,11 @@ def test_what_is_wrong_with_one_trial_is_not_the_others(problem):
 def test_what_cannot_be_measured_fails_alone(problem, monkeypatch):
     calls = []
 
-    def measure(self, net, seconds):
+    def measure(self, fold, predict, net):
         calls.append(net)
         if len(calls) == 2:
             raise ValueError("no score")
-        return Evaluation([1.0], [1.0], [1.0], seconds)
+        return dict.fromkeys(("validation", "test"), ([1.0], [1.0]))
 
     monkeypatch.setattr(Problem, "measure", measure)
     found = outcomes(problem, [trial(seed) for seed in range(3)])
@@ -209,3 +211,18 @@ def test_spaces_whose_trials_are_worth_one_run(problem, search):
 )
 def test_spaces_whose_trials_are_asked_for_one_by_one(problem, estimator, search):
     assert at_once(problem, estimator, search) == 1
+
+
+def test_every_seed_and_fold_of_many_trials_is_one_run_each(runs):
+    data = {"name": "arm", "options": {"n_samples": 200, "random_state": 0}, "split": "random"}
+    file = validate({"study": {"name": "s"}, "data": {**data, "folds": 2}}, "s.toml")
+    folded = Problem.load(file)
+    wanted = [trial(seed, max_epochs=2) for seed in range(3)]
+    found = dict(evaluate_each(folded, wanted, 2))
+    assert runs == [3] * (2 * 3)  # two seeds, two folds and the net of both
+    for i, params in enumerate(wanted):
+        alone = evaluate(folded, params, 2)
+        np.testing.assert_allclose(numbers(found[i]), numbers(alone), rtol=1e-3)
+        for mine, its in zip(found[i].repeats, alone.repeats, strict=True):
+            np.testing.assert_allclose(mine["test"][1], its["test"][1], rtol=1e-3)
+        assert found[i].repeats[0] != found[i].repeats[1]

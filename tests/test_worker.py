@@ -1,25 +1,32 @@
 """A worker's batches of trials, in this process."""
 
+import os
 import signal
 import sys
 import time
+from pathlib import Path
 
+import joblib
+import numpy as np
 import optuna
 import pytest
 import torch
 
 import mtlsk.sweep
 import mtlsk.worker
-from mtlsk import Study, trials
+from mtlsk import MultiTaskRegressor, Study, models, trials
 from mtlsk.batch import Batch
+from mtlsk.evaluation import Evaluation, evaluate
 from mtlsk.heartbeat import Heartbeat
-from mtlsk.problem import Evaluation, Problem
-from mtlsk.trials import SCALARIZATION, SEARCH, count, load_study
+from mtlsk.outcome import SCALARIZATION, SEARCH, SINGLE_TASK
+from mtlsk.problem import Problem, task_losses
+from mtlsk.trials import count, load_study
 from mtlsk.worker import Worker
 
 FILE = """
 [study]
-name = "small"
+name = "{name}"
+sampler = {{ name = "{sampler}", points = 9 }}
 [data]
 name = "arm"
 options = {{ n_samples = 300, random_state = 0 }}
@@ -40,16 +47,18 @@ def begin(tmp_path):
     """Open a small study and start a worker of it here: (worker, baseline)."""
     path, threads, made = list(sys.path), torch.get_num_threads(), []
 
-    def started(wanted=12, estimator="", lr=LR):
-        file = tmp_path / "small.toml"
-        file.write_text(FILE.format(estimator=estimator, lr=lr))
-        study = Study.from_toml(file, out=tmp_path / "out", trials=wanted)
+    def started(wanted=12, estimator="", lr=LR, name="small", sampler="TPE"):
+        file = tmp_path / f"{name}.toml"
+        file.write_text(FILE.format(name=name, sampler=sampler, estimator=estimator, lr=lr))
+        study = Study.from_toml(file, out=tmp_path / name, trials=wanted)
         study.open()[0].remove_session()
         job = {
             "study": study.file.model_dump(),
             "estimator": {},
             "sha256": study.problem.sha256,
             "wanted": study.wanted,
+            "trials": wanted,
+            "out": str(study.out),
             "storage": study.storage_url,
             "threads": 1,
             "sys_path": sys.path,
@@ -76,11 +85,11 @@ def runs(monkeypatch):
     found, before = [], []
     evaluate_each = mtlsk.worker.evaluate_each
 
-    def noted(problem, wanted):
+    def noted(problem, wanted, repeats):
         found.append(len(wanted))
         for action in before:
             action(len(wanted))
-        return evaluate_each(problem, wanted)
+        return evaluate_each(problem, wanted, repeats)
 
     monkeypatch.setattr(mtlsk.worker, "evaluate_each", noted)
     return found, before
@@ -91,9 +100,9 @@ def test_a_batch_is_told_one_by_one(begin, monkeypatch):
     seen = []
     measure = Problem.measure
 
-    def noted(problem, net, seconds):
+    def noted(problem, *arguments):
         seen.append(states(baseline))
-        return measure(problem, net, seconds)
+        return measure(problem, *arguments)
 
     monkeypatch.setattr(Problem, "measure", noted)
     assert worker.run(SCALARIZATION, 3) == 3
@@ -101,9 +110,10 @@ def test_a_batch_is_told_one_by_one(begin, monkeypatch):
     assert states(baseline) == ["COMPLETE"] * 3
     for trial in baseline.get_trials():
         assert trial.user_attrs["owner"] == worker.owner
-        assert {"test", "test_losses", "seconds", "simplexes"} <= set(trial.user_attrs)
-    first = baseline.get_trials()[0].user_attrs["simplexes"]
-    assert list(first.values()) == [pytest.approx([1 / 7] * 7)]
+        assert set(trial.user_attrs["measured"]) == {"objectives", "losses", "seconds"}
+        assert trial.values == trial.user_attrs["measured"]["objectives"]["validation"]
+    first = baseline.get_trials()[0].user_attrs["estimator"]
+    assert first["aggregator__weights"] == pytest.approx([1 / 7] * 7)
     assert worker.run(SEARCH, 1) == 1
 
 
@@ -145,13 +155,25 @@ def test_a_trial_more_than_wanted_fails_without_counting(begin):
     assert count(baseline).done == 2
 
 
-def lose(worker, baseline, n):
+def test_a_trial_more_than_wanted_takes_no_point_of_a_grid(begin):
+    worker, _ = begin(wanted=9, sampler="grid")
+    worker.wanted = {**worker.wanted, SEARCH: 2}
+    assert worker.run(SEARCH, 4) == 4
+    worker.wanted = {**worker.wanted, SEARCH: 9}  # a command that wants more
+    assert worker.run(SEARCH, 7) == 7
+    study = load_study(worker.storage, worker.names[SEARCH])
+    found = [t.params for t in study.get_trials() if t.state.name == "COMPLETE"]
+    assert found == worker.lineup[SEARCH].first
+
+
+def lose(worker, baseline, n, which=SCALARIZATION):
     """Leave n trials behind as a worker does that died over them, and find them lost."""
     owner, worker.owner = worker.owner, {**worker.owner, "started": 0.0}
     with Heartbeat(worker.storage) as heartbeat:
-        asked = worker._ask(Batch(baseline, heartbeat), SCALARIZATION, n)
+        study = load_study(worker.storage, worker.names[which], worker.lineup[which].make_sampler())
+        asked = worker._ask(Batch(study, heartbeat), which, n)
     worker.owner = owner
-    assert trials.fail_abandoned(baseline, died=True) == n
+    assert trials.fail_abandoned(baseline, died=os.getpid()) == n
     return [t.trial.params for t in asked]
 
 
@@ -191,7 +213,7 @@ def test_a_trial_that_kills_takes_no_innocent_one_to_the_end(begin, runs):
             worker.run(SCALARIZATION, 4)
         except Killed:
             deaths += 1
-            trials.fail_abandoned(baseline, died=True)
+            trials.fail_abandoned(baseline, died=os.getpid())
     assert deaths == trials.MAX_LOST
     counted = [t for t in baseline.get_trials() if "failed" in t.user_attrs]
     assert [t.params for t in counted] == [deadly]
@@ -201,6 +223,7 @@ def test_a_trial_that_kills_takes_no_innocent_one_to_the_end(begin, runs):
 
 def test_a_batch_ends_before_a_trial_that_was_lost(begin, runs):
     worker, baseline = begin()
+    baseline.enqueue_trial({})
     baseline.enqueue_trial({}, user_attrs={"lost": 1})
     assert [worker.run(SCALARIZATION, 4) for _ in range(3)] == [1, 1, 4]
 
@@ -208,6 +231,7 @@ def test_a_batch_ends_before_a_trial_that_was_lost(begin, runs):
 def test_a_lost_trial_that_comes_among_others_runs_after_them(begin, runs, monkeypatch):
     """Another worker may take the queue's first one between the look and the asking."""
     worker, baseline = begin()
+    baseline.enqueue_trial({})
     baseline.enqueue_trial({}, user_attrs={"lost": 1})
     monkeypatch.setattr(mtlsk.worker, "next_was_lost", lambda study: False)
     before = []
@@ -298,9 +322,69 @@ def test_the_numbers_of_a_trial_are_those_of_its_parameters(begin):
     worker, baseline = begin()
     worker.run(SCALARIZATION, 4)
     for trial in baseline.get_trials():
-        fixed = optuna.trial.FixedTrial(trial.params)
-        params = worker.spaces[SCALARIZATION].suggest(fixed, worker.problem.n_tasks)
-        again = worker.problem.evaluate({"random_state": 0, **params})
+        again = evaluate(worker.problem, trial.user_attrs["estimator"])
         assert isinstance(again, Evaluation)
-        assert trial.values == pytest.approx(again.validation, rel=1e-4)
-        assert trial.user_attrs["test"] == pytest.approx(again.test, rel=1e-4)
+        assert trial.values == pytest.approx(again.told, rel=1e-4)
+        measured = trial.user_attrs["measured"]["objectives"]["test"]
+        assert measured == pytest.approx(again.objectives["test"], rel=1e-4)
+
+
+def test_a_trial_that_is_run_again_draws_what_it_drew(begin):
+    """And so do the others: what a study draws does not depend on which trials were lost."""
+    for sampler in ("random", "grid"):
+        undisturbed, _ = begin(wanted=8, name=f"plain-{sampler}", sampler=sampler)
+        for _ in range(8):
+            undisturbed.run(SEARCH, 1)
+        disturbed, _ = begin(wanted=8, name=f"killed-{sampler}", sampler=sampler)
+        study = load_study(disturbed.storage, disturbed.names[SEARCH])
+        disturbed.run(SEARCH, 3)
+        lose(disturbed, study, 2, SEARCH)
+        for _ in range(7):  # one of three was done
+            disturbed.run(SEARCH, 1)
+        plain = load_study(undisturbed.storage, undisturbed.names[SEARCH])
+        assert count(plain).done == 8
+        rows = [
+            sorted(
+                (sorted(t.params.items()), t.values)
+                for t in each.get_trials()
+                if t.state.name == "COMPLETE"
+            )
+            for each in (plain, study)
+        ]
+        assert rows[0] == rows[1]
+        assert len({str(params) for params, _ in rows[0]}) == 8
+
+
+def test_models_of_the_front_are_kept_and_no_other(begin):
+    worker, _ = begin(wanted=6)
+    assert [worker.run(SEARCH, 2) for _ in range(3)] == [2, 2, 2]
+    study = load_study(worker.storage, worker.names[SEARCH])
+    front = {t.number for t in study.best_trials}
+    folder = Path(worker.out) / "models"
+    assert {p.name for p in folder.iterdir()} == {
+        f"search-{number}.{kind}" for number in front for kind in ("pkl", "json")
+    }
+    best = study.best_trials[0]
+    model = joblib.load(models.path(worker.out, SEARCH, best.number))
+    X, y = worker.problem.folds[-1].measured["test"]
+    losses = task_losses(y, model.net.predict(X))
+    assert losses.tolist() == best.user_attrs["measured"]["losses"]["test"]
+    found = models.load_trace(worker.out, SEARCH, best.number)
+    assert np.shape(found["train_losses"]) == (2, 7)
+    assert np.shape(found["task_weights"]) == (2, 7)
+
+
+def test_nets_of_one_task_each(begin):
+    worker, _ = begin(wanted=1)
+    assert worker.run(SINGLE_TASK, 1) == 1
+    study = load_study(worker.storage, worker.names[SINGLE_TASK])
+    (trial,) = study.get_trials()
+    X, y = worker.problem.folds[0].train
+    test = worker.problem.folds[0].measured["test"]
+    params = trial.user_attrs["estimator"]
+    assert params["aggregator"] == "LinearScalarization"
+    for k in (0, 6):
+        net = MultiTaskRegressor(**params).fit(X, y[:, [k]])
+        loss = float(np.mean((net.predict(test[0]).ravel() - test[1][:, k]) ** 2))
+        assert trial.user_attrs["measured"]["losses"]["test"][k] == pytest.approx(loss, rel=1e-5)
+    assert trial.values == trial.user_attrs["measured"]["losses"]["validation"]

@@ -4,8 +4,8 @@ from .arm import inverse_dynamics, make_arm
 from .digits import make_multi_digits
 from .makers import MAKERS, make_linnerud
 from .sarcos import fetch_sarcos
-from .split import blocked_split, split_rows
-from .table import load_table
+from .split import blocked_split, fold_rows, split_rows
+from .table import load_table, read_table, write_table
 from .toy import TOY_STARTS, toy_losses, toy_minimum
 
 __all__ = [
@@ -13,12 +13,15 @@ __all__ = [
     "TOY_STARTS",
     "blocked_split",
     "fetch_sarcos",
+    "fold_rows",
     "inverse_dynamics",
     "load_table",
     "make_arm",
     "make_linnerud",
     "make_multi_digits",
+    "read_table",
     "split_rows",
     "toy_losses",
     "toy_minimum",
+    "write_table",
 ]

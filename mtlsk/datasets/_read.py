@@ -51,6 +51,17 @@ def _check_rows(text: str, separator: str, label: str) -> None:
         ) from error
 
 
+def _parse(text: str, separator: str, decimal: str) -> pd.DataFrame:
+    return pd.read_csv(
+        io.StringIO(text), sep=separator, decimal=decimal, index_col=False, low_memory=False
+    )
+
+
+def _numbers(table: pd.DataFrame) -> int:
+    """Return how many columns are numbers."""
+    return sum(pd.api.types.is_numeric_dtype(table[name]) for name in table)
+
+
 def _read_text(content: bytes, separator: str, label: str) -> pd.DataFrame:
     if label.lower().endswith(".gz"):
         try:
@@ -61,9 +72,13 @@ def _read_text(content: bytes, separator: str, label: str) -> pd.DataFrame:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{label} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    header = text.lstrip("\n").partition("\n")[0]
+    if separator == "," and ";" in header and "," not in header:
+        separator = ";"
     _check_rows(text, separator, label)
     try:
-        return pd.read_csv(io.StringIO(text), sep=separator, index_col=False, low_memory=False)
+        tables = [_parse(text, separator, d) for d in (".," if separator == ";" else ".")]
+        return max(tables, key=_numbers)
     except (ValueError, pd.errors.ParserError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{label} cannot be read as text cells ({reason}); mend it") from error

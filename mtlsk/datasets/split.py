@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold, KFold
 from sklearn.utils import check_random_state
 
 from ._groups import assign_groups
 from ._naming import did_you_mean, listing
 
-__all__ = ["blocked_split", "split_rows"]
+__all__ = ["blocked_split", "fold_rows", "split_rows"]
 
 BLOCKS = 20
 PARTS = np.array(["train", "validation", "test"])
@@ -187,3 +188,54 @@ def split_rows(
         return _by_column(split, _column(split, frame, n_samples), rng)
     guess = did_you_mean(str(split), ["blocked", "random", "group:COLUMN", "column:NAME"])
     raise ValueError(f"split is {split!r}; give {ALLOWED}{guess}")
+
+
+def fold_rows(
+    rows: Parts,
+    split: str,
+    folds: int,
+    *,
+    frame: pd.DataFrame | None = None,
+    random_state: int | None = 0,
+) -> NDArray[np.intp]:
+    """Return the fold of each row that is not in the test part, cut as the parts were.
+
+    Parameters
+    ----------
+    rows : ndarray (n_samples,) of str
+        What :func:`split_rows` returned for ``split``.
+    split : str
+        ``"blocked"``: folds are contiguous. ``"group:COLUMN"``: rows alike in that column of
+        `frame` stay together. Else a permutation.
+    folds : int
+    frame : DataFrame (n_samples, any), optional
+    random_state : int or None
+
+    Returns
+    -------
+    ndarray (n_samples,) of int
+        0, 1, ... folds - 1, and -1 for the test part.
+
+    Raises
+    ------
+    ValueError
+        For fewer rows or groups than folds.
+    """
+    number = np.full(len(rows), -1)
+    pool = np.flatnonzero(rows != "test")
+    cutter: KFold | GroupKFold = KFold(folds, shuffle=True, random_state=random_state)
+    groups, there = None, len(pool)
+    if split == "blocked":
+        cutter = KFold(folds)
+    elif split.startswith("group:"):
+        groups = pd.factorize(_column(split, frame, len(rows)))[0][pool]
+        there = len(np.unique(groups))
+        cutter = GroupKFold(folds, shuffle=True, random_state=random_state)
+    if there < folds:
+        what = "rows" if groups is None else "groups"
+        raise ValueError(
+            f"{folds} folds need as many {what} outside the test part, not {there}; use fewer"
+        )
+    for i, (_, held_out) in enumerate(cutter.split(pool, groups=groups)):
+        number[pool[held_out]] = i
+    return number

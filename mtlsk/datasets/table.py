@@ -15,7 +15,7 @@ from ._columns import feature_column, target_column
 from ._naming import did_you_mean, listing
 from ._read import read_frame
 
-__all__ = ["load_table"]
+__all__ = ["load_table", "read_table", "write_table"]
 
 
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -75,6 +75,25 @@ def _choose(
     return features, chosen
 
 
+def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a whole table as :func:`load_table` does, with as many columns as it has.
+
+    Raises
+    ------
+    FileNotFoundError, ImportError or ValueError
+        In one line, for a file that cannot be read as a whole or has no rows.
+    """
+    return _frame(_read_bytes(path), Path(path).name)
+
+
+def _frame(content: bytes, label: str) -> pd.DataFrame:
+    frame = read_frame(content, label)
+    if frame.empty:
+        raise ValueError(f"{label} has no rows under its header; add some")
+    frame.columns = [str(name) for name in frame.columns]
+    return frame
+
+
 def load_table(
     path: str | os.PathLike[str],
     targets: str | int | Sequence[str],
@@ -84,7 +103,9 @@ def load_table(
     """Read features and targets from one file: CSV, TSV (both also .gz) or Parquet.
 
     An empty cell, and what pandas takes for one ("NA", "nan", ...), is missing. A missing target
-    is a missing label. Booleans become 0 and 1. An index stored in a Parquet file is left out.
+    is a missing label. A .csv whose header has semicolons and no comma is separated by those, and
+    its decimal sign is the point or the comma: what makes more columns numbers. Booleans
+    become 0 and 1. An index stored in a Parquet file is left out.
 
     Parameters
     ----------
@@ -117,15 +138,12 @@ def load_table(
     """
     content = _read_bytes(path)
     label = Path(path).name
-    frame = read_frame(content, label)
-    if frame.empty:
-        raise ValueError(f"{label} has no rows under its header; add some")
+    frame = _frame(content, label)
     if frame.shape[1] < 2:
         raise ValueError(
-            f"{label} has one column, {str(frame.columns[0])!r}; separate a feature and a target "
-            "at least, by commas in .csv and by tabs in .tsv"
+            f"{label} has one column, {frame.columns[0]!r}; separate a feature and a target "
+            "at least, by commas or semicolons in .csv and by tabs in .tsv"
         )
-    frame.columns = [str(name) for name in frame.columns]
     features, chosen = _choose(targets, drop, list(frame.columns))
     data = pd.DataFrame({name: feature_column(frame[name], name) for name in features})
     text = [name for name in features if not pd.api.types.is_numeric_dtype(data[name].dtype)]
@@ -141,3 +159,37 @@ def load_table(
         sha256=hashlib.sha256(content).hexdigest(),
         DESCR=f"{label}: {len(frame)} rows, {len(features)} features, {len(chosen)} targets.",
     )
+
+
+def write_table(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
+    """Write a table without its index, whole or not at all, by the suffix: .csv, .tsv, .parquet.
+
+    Raises
+    ------
+    ValueError
+        For any other suffix.
+    ImportError
+        For Parquet without pyarrow.
+    OSError
+        If the file cannot be written.
+    """
+    file = Path(path)
+    suffix = file.suffix.lower()
+    if suffix == ".parquet":
+        try:
+            content = frame.to_parquet(index=False, engine="pyarrow")
+        except ImportError:
+            raise ImportError(
+                f"{file.name} needs pyarrow: pip install 'mtlsk[parquet]', or write a .csv"
+            ) from None
+    elif suffix in (".csv", ".tsv"):
+        content = frame.to_csv(index=False, sep="\t" if suffix == ".tsv" else ",").encode()
+    else:
+        raise ValueError(f"{path}: the suffix {suffix!r} is none of .csv, .tsv, .parquet")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
