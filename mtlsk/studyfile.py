@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -197,16 +197,32 @@ def validate(raw: Mapping[str, Any], where: str) -> StudyFile:
         raise StudyError(f"{where}: {_one_line(error)}") from None
 
 
+WRITTEN = {
+    "sampler": 'a name such as "TPE", or { name = "grid", points = 5 }',
+    "prune": "true, or { dominated_by = 3, after = 5 }",
+    "stop": "{ hypervolume = 0.01, trials = 20 }",
+}
+"""What is written for the keys that hold a table."""
+
+BRANCHES = ("Sampler", "Prune", "Stop", "bool", "int", "str")
+"""What a union calls its branches in the place of an error; more have brackets."""
+
+
 def _one_line(error: ValidationError) -> str:
     """Return the first thing wrong with its key, the closest allowed key and how many more."""
-    # a misspelt key explains the missing one better than the other way round
-    first, *others = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    place = [str(p) for p in first["loc"]]
+    # a misspelt key explains the missing one better than the other way round, and what is wrong
+    # within a table better than that it is one
+    first, *others = sorted(
+        error.errors(),
+        key=lambda e: (e["type"] != "extra_forbidden", not isinstance(e["input"], int | float)),
+    )
+    place = [str(p) for p in first["loc"] if str(p) not in BRANCHES]
     if first["type"] == "extra_forbidden":
         model: type[BaseModel] = StudyFile
         for part in place[:-1]:
             inner = model.model_fields[part].annotation
-            model = inner if isinstance(inner, type) else model
+            sections = [i for i in (inner, *get_args(inner)) if isinstance(i, type)]
+            model = next((i for i in sections if issubclass(i, Section)), model)
         keys = list(model.model_fields)
         what = "key" if len(place) > 1 else "table"
         table = f"[{'.'.join(place[:-1])}] " if len(place) > 1 else ""
@@ -219,14 +235,13 @@ def _one_line(error: ValidationError) -> str:
         text = f"[{table}] needs {place[-1]!r}" if table else f"the table [{place[-1]}] is missing"
     else:
         message = first["msg"].removeprefix("Value error, ")
+        if len(place) == 2 and place[1] in WRITTEN:
+            message = f"write {WRITTEN[place[1]]}"
         # a union reports each of its branches: the key is what the user wrote
-        keys = [
-            p
-            for p in place
-            if not p.startswith(("literal[", "list[", "constrained-", "int", "str"))
-        ]
+        keys = [p for p in place if not p.startswith(("literal[", "list[", "constrained-"))]
         table, key = f"[{keys[0]}] " if keys else "", ".".join(keys[1:])
         value = f"{key}={first['input']!r}: " if key else ""
         text = f"{table}{value}{message}"
-        others = [e for e in others if e["loc"][: len(keys)] != first["loc"][: len(keys)]]
+    # the branches of one union are one thing that is wrong
+    others = [e for e in others if [str(p) for p in e["loc"][:2]] != place[:2]]
     return text + (f" (and {len(others)} more)" if others else "")

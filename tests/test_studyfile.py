@@ -92,6 +92,28 @@ def test_a_file_that_is_no_text(tmp_path):
         read_study(path)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            'sampler = { name = "grid", points = 1 }',
+            "sampler.points=1: .* greater than or equal to 2",
+        ),
+        ('sampler = { nam = "grid" }', r"\[study.sampler\] unknown key 'nam' .*'name'.* points$"),
+        ("sampler = 3", 'sampler=3: write a name such as "TPE", or'),
+        ("prune = { dominated_by = 0 }", "prune.dominated_by=0: .* greater than or equal to 1$"),
+        ('prune = "yes"', "prune='yes': write true, or { dominated_by = 3"),
+        ("stop = true", "stop=True: write { hypervolume = 0.01"),
+        ('models = "some"', "models='some': .*'front', 'all' or 'none'"),
+    ],
+)
+def test_a_table_within_a_table_is_one_thing_that_is_wrong(tmp_path, line, message):
+    path = write(tmp_path, GOOD.replace("[data]", f"{line}\n[data]"))
+    with pytest.raises(StudyError, match=message) as caught:
+        read_study(path)
+    assert "more)" not in str(caught.value)
+
+
 def test_the_file_in_the_readme_is_one(tmp_path):
     text = (ROOT / "README.md").read_text()
     (block,) = re.findall(r"```toml\n(.*?)```", text, flags=re.S)
