@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 
 from mtlsk.descent import DivergenceError
@@ -20,6 +22,10 @@ from mtlsk.trials import cores
 
 SHORT = 1.0
 """Seconds of an epoch beyond which one is timed, not two: the first has what torch does once."""
+
+
+BESIDE = 0.12
+"""Seconds that a trial takes beside its fits: most of it is the storage's."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +124,16 @@ class Estimate:
     ----------
     fit_seconds : dict of str to float
         Choice of the aggregator, "scalarization", or "single_task" -> seconds of one fit.
+    start : float
+        Seconds until workers have begun: what this process took to import and load the same, and
+        as many times that as there are workers a core.
     seconds : float
-        Of all trials, divided by the workers.
+        Of all trials, divided by the workers, with ``BESIDE`` for each, and the start.
     workers : int
     """
 
     fit_seconds: dict[str, float]
+    start: float
     seconds: float
     workers: int
 
@@ -145,6 +155,8 @@ def estimate(
         Told what is timed next.
     """
     n_workers = min(cores(), 8) if workers is None else workers
+    used = psutil.Process().cpu_times()
+    start = used.user + used.system
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, cores() // n_workers))
     try:
@@ -158,7 +170,9 @@ def estimate(
                 found[word] = seconds_of(study.problem, {**params, **study.override}, which)
             fits |= found
             total += entry.wanted * entry.fits * sum(found.values()) / len(found)
-        return Estimate(fits, total / n_workers, n_workers)
+        total += BESIDE * sum(entry.wanted for entry in study.lineup.values())
+        start *= math.ceil(n_workers / cores())
+        return Estimate(fits, start, start + total / n_workers, n_workers)
     finally:
         torch.set_num_threads(threads)
 
