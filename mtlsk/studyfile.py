@@ -198,11 +198,12 @@ def validate(raw: Mapping[str, Any], where: str) -> StudyFile:
 
 
 WRITTEN = {
+    "objectives": '"task_losses", or a list such as ["mean", "worst"]',
     "sampler": 'a name such as "TPE", or { name = "grid", points = 5 }',
     "prune": "true, or { dominated_by = 3, after = 5 }",
     "stop": "{ hypervolume = 0.01, trials = 20 }",
 }
-"""What is written for the keys that hold a table."""
+"""What is written for the keys that take more than one kind of value."""
 
 BRANCHES = ("Sampler", "Prune", "Stop", "bool", "int", "str")
 """What a union calls its branches in the place of an error; more have brackets."""
@@ -235,10 +236,10 @@ def _one_line(error: ValidationError) -> str:
         text = f"[{table}] needs {place[-1]!r}" if table else f"the table [{place[-1]}] is missing"
     else:
         message = first["msg"].removeprefix("Value error, ")
-        if len(place) == 2 and place[1] in WRITTEN:
-            message = f"write {WRITTEN[place[1]]}"
         # a union reports each of its branches: the key is what the user wrote
         keys = [p for p in place if not p.startswith(("literal[", "list[", "constrained-"))]
+        if len(keys) == 2 and keys[1] in WRITTEN:
+            message = f"write {WRITTEN[keys[1]]}"
         table, key = f"[{keys[0]}] " if keys else "", ".".join(keys[1:])
         value = f"{key}={first['input']!r}: " if key else ""
         text = f"{table}{value}{message}"

@@ -100,6 +100,7 @@ def test_a_file_that_is_no_text(tmp_path):
             "sampler.points=1: .* greater than or equal to 2",
         ),
         ('sampler = { nam = "grid" }', r"\[study.sampler\] unknown key 'nam' .*'name'.* points$"),
+        ('objectives = "mean"', r"objectives='mean': write \"task_losses\", or a list such as"),
         ("sampler = 3", 'sampler=3: write a name such as "TPE", or'),
         ("prune = { dominated_by = 0 }", "prune.dominated_by=0: .* greater than or equal to 1$"),
         ('prune = "yes"', "prune='yes': write true, or { dominated_by = 3"),
