@@ -112,7 +112,7 @@ def import_object(path: str) -> Any:
     try:
         return operator.attrgetter(name)(module)
     except AttributeError:
-        public = [n for n in vars(module) if not n.startswith("_")]
+        public = [n for n in dir(module) if not n.startswith("_")]
         raise ValueError(f"module {module_name!r} has no {name!r}{closest(name, public)}") from None
 
 

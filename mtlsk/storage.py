@@ -109,7 +109,7 @@ class PatientStorage(RDBStorage):
             if found is None:
                 raise
             self._troubled = time.monotonic()
-            if not found.may_pass or self.give_up.is_set():
+            if not found.may_pass or not self.patience or self.give_up.is_set():
                 raise StorageError(explain(found, error)) from error
             self.say(f"{found.value}; trying again for {self.patience:.0f} s")
         again = Retrying(

@@ -37,7 +37,7 @@ from mtlsk.results import read_results
 from mtlsk.sampler import START, may_be_asked
 from mtlsk.search import SearchSpace
 from mtlsk.stopping import growth
-from mtlsk.storage import PatientStorage, Sparing, StorageError
+from mtlsk.storage import PATIENCE, PatientStorage, Sparing, StorageError
 from mtlsk.studyfile import StudyError, StudyFile, read_study
 from mtlsk.sweep import AT_MOST, members_at_once
 from mtlsk.trials import (
@@ -53,6 +53,7 @@ from mtlsk.trials import (
     study_names,
     wait_until_none_runs,
 )
+from mtlsk.whole import whole
 
 Progress = Callable[[dict[str, Counts], dict[str, int]], None]
 """Called now and then with the counts of both studies and the trials wanted."""
@@ -168,8 +169,10 @@ class Study:
         }
 
         def tick() -> None:
+            with whole(storage.give_up.set):
+                counts = {w: count(s) for w, s in studies.items()}
             if progress is not None:
-                progress({w: count(s) for w, s in studies.items()}, self.wanted)
+                progress(counts, self.wanted)
 
         def fail_all(died: int | None = None) -> None:
             for study in studies.values():
@@ -271,9 +274,16 @@ class Study:
         """Return one row a finished or failed trial of search and scalarization."""
         return self.results().trials
 
-    def results(self) -> Results:
-        """Return all that is known of what is done so far."""
+    def results(self, *, patience: float = PATIENCE) -> Results:
+        """Return all that is known of what is done so far, from a storage that answers in time.
+
+        Parameters
+        ----------
+        patience : float
+            Seconds for which what the storage does not answer is tried again.
+        """
         storage = open_storage(self.storage_url)
+        storage.patience = patience
         return Results(**read_results(self.file.study.name, storage, self.out))
 
     @property

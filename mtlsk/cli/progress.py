@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from mtlsk.cli.terminal import is_terminal
+from mtlsk.whole import whole
 
 if TYPE_CHECKING:
     from mtlsk.study import Study
@@ -84,8 +86,10 @@ class Progress:
         if complete == self.looked[1] or now - self.looked[0] < LOOK:
             return
         from mtlsk.choosing import hypervolume_so_far
+        from mtlsk.storage import StorageError
 
-        self.volume = hypervolume_so_far(self.study.results())
+        with whole(), contextlib.suppress(StorageError):  # another look comes soon
+            self.volume = hypervolume_so_far(self.study.results(patience=0.0))
         self.looked = time.monotonic(), complete
 
     def text(self, counts: Mapping[str, Counts], wanted: Mapping[str, int]) -> str:

@@ -8,8 +8,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-# a closed terminal sends SIGHUP, which Windows lacks and nohup ignores
-STOPS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+from mtlsk.whole import STOPS
 
 CAME: list[int] = []
 """Signals that came to the command that runs."""
