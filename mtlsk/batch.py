@@ -55,6 +55,7 @@ class Batch:
     def __init__(self, study: optuna.Study, heartbeat: Heartbeat) -> None:
         self.study = study
         self.heartbeat = heartbeat
+        self.storage = heartbeat.storage
         self.ended = 0
 
     def ask(self, owner: dict[str, Any]) -> optuna.Trial:
@@ -74,7 +75,7 @@ class Batch:
         if isinstance(outcome, Evaluation) and not outcome.finite:
             outcome = ArithmeticError(f"objectives are not finite: {outcome.told}")
         # one that said why it failed must not be queued again
-        with whole(), self._unless_taken(trial):
+        with whole(), self._unless_taken(trial), self.storage.together():
             if isinstance(outcome, Evaluation):
                 trial.set_user_attr("measured", outcome.measured())
                 self.study.tell(trial, outcome.told)

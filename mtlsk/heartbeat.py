@@ -7,10 +7,9 @@ import threading
 from typing import Self
 
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from mtlsk.storage import StorageError
+from mtlsk.storage import PatientStorage, StorageError
 
 NOT_TAKEN = (StorageError, SQLAlchemyError, StorageInternalError)
 
@@ -23,11 +22,11 @@ class Heartbeat:
 
     Parameters
     ----------
-    storage : RDBStorage
+    storage : PatientStorage
         With a heartbeat interval.
     """
 
-    def __init__(self, storage: RDBStorage) -> None:
+    def __init__(self, storage: PatientStorage) -> None:
         interval = storage.get_heartbeat_interval()
         assert interval is not None
         self.storage = storage

@@ -31,6 +31,7 @@ from tenacity import (
     wait_random,
 )
 
+from mtlsk.pending import Pending
 from mtlsk.trouble import Trouble, reason, trouble
 
 PATIENCE = 120.0
@@ -147,42 +148,84 @@ class PatientStorage(RDBStorage):
             nonlocal tries
             tries += 1
             try:
+                # what is held back goes with it: a trial that ended takes nothing any more
+                self._add_held(trial_id)
                 return RDBStorage.set_trial_state_values(self, trial_id, state, values)
             except UpdateFinishedTrialError:
                 if tries == 1 or RDBStorage.get_trial(self, trial_id).state is not state:
                     raise
                 return True
 
-        return self.attempt(once)
+        ended = self.attempt(once)
+        self._once.pending = Pending() if self._held() is not None else None
+        return ended
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Store the parameters that this thread suggests inside at the end, in one transaction.
+        """Store what this thread says of one trial inside in one transaction, and read others once.
 
-        A transaction each is most of what a study costs beside its fits.
+        Parameters and user attributes are stored at the end, or with the trial's state where that
+        is set inside; meanwhile the others' trials are taken to be as they were when first read.
+        A transaction and a look each are most of what a study costs beside its fits.
         """
-        held: list[tuple[Any, ...]] = []
-        self._once.held = held
+        self._once.pending = Pending()
         try:
             yield
         finally:
-            self._once.held = None
-            if held:
+            held, self._once.pending = self._once.pending, None
+            if held.params or held.attributes:
                 self.attempt(lambda: self._store(held))
 
-    def _store(self, held: list[tuple[Any, ...]]) -> None:
+    def _held(self) -> Pending | None:
+        held: Pending | None = getattr(self._once, "pending", None)
+        return held
+
+    def _store(self, held: Pending) -> None:
         # a second try of what was stored violates a constraint, which is what may be ignored
         with _create_scoped_session(self.scoped_session, ignore_integrity_error=True) as session:
-            for parameter in held:
-                self._set_trial_param_without_commit(session, *parameter)
+            held.add(self, session)
 
-    def _set_trial_param(self, *parameter: Any) -> None:
+    def _add_held(self, trial_id: int) -> None:
+        """Begin a transaction with what is held back of a trial, or none."""
+        held, session = self._held(), self.scoped_session()
+        if held is None or held.trial_id != trial_id:
+            return
+        try:
+            held.add(self, session)
+        except BaseException:
+            session.rollback()  # or a second try would add to what this one began
+            raise
+
+    def _set_trial_param(self, trial_id: int, *parameter: Any) -> None:
         """Store a parameter of a trial, or hold it back."""
-        held = getattr(self._once, "held", None)
+        held = self._held()
         if held is not None:
-            held.append(parameter)
+            held.trial_id = trial_id
+            held.params.append(parameter)
         else:
-            self.attempt(lambda: self._store([parameter]))
+            plain = functools.partial(RDBStorage._set_trial_param, self, trial_id, *parameter)
+            self.attempt(plain)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Store an attribute of a trial, or hold it back."""
+        held = self._held()
+        if held is not None:
+            held.trial_id = trial_id
+            held.attributes[key] = value
+        else:
+            plain = functools.partial(RDBStorage.set_trial_user_attr, self, trial_id, key, value)
+            self.attempt(plain)
+
+    def _get_trials(self, study_id: int, *which: Any, **more: Any) -> list[FrozenTrial]:
+        """Return trials of a study; within ``together`` as they were when first asked for."""
+        held = self._held()
+        if held is not None and study_id in held.read:
+            return held.read[study_id]
+        plain = functools.partial(RDBStorage._get_trials, self, study_id, *which, **more)
+        found = self.attempt(plain)
+        if held is not None:
+            held.read[study_id] = found
+        return found
 
     def _create_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None = None
@@ -302,10 +345,8 @@ for _name in (
     "get_all_studies",
     "get_trial_id_from_study_id_trial_number",
     "set_trial_intermediate_value",
-    "set_trial_user_attr",
     "set_trial_system_attr",
     "get_trial",
-    "_get_trials",
 ):
     setattr(PatientStorage, _name, _patient(_name))
 

@@ -18,3 +18,12 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in MTLSK_TEST_DATA={folder}")
     return folder.resolve()
+
+
+# files whose few tests take minutes, begun first: the last to end should not be one of them
+LONGEST = ("test_study", "test_postgresql", "test_plugin", "test_examples", "test_endings")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first and leave all others in their order."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)

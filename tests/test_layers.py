@@ -31,7 +31,7 @@ LAYERS = [
     "search folder preparation models tablefile",
     "search_entries trials",
     "storage",
-    "trouble studyfile",
+    "trouble studyfile pending",
     "outcome",
     "certification",
     "certificate_report",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import importlib.util
 import pickle
 import sys
@@ -26,6 +27,13 @@ skl = pytest.importorskip("sklearn.callback")
 RNG = np.random.default_rng(0)
 X = pd.DataFrame(RNG.normal(size=(60, 5)))
 Y = pd.DataFrame({"a": X[0] - X[1], "b": X[2] ** 2, "c": np.sin(X[3])})
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """Let what a callback listens with end here, not in the middle of another test."""
+    yield
+    gc.collect()
 
 
 def make(**params):

@@ -341,3 +341,77 @@ def test_parameters_before_an_error_are_stored(opened):
         trial.suggest_float("x", 0, 1)
         raise ZeroDivisionError
     assert list(study.get_trials()[0].params) == ["x"]
+
+
+def test_a_trial_ends_in_one_transaction_with_what_is_said_of_it(opened, monkeypatch):
+    open_one, said = opened
+    storage = open_one()
+    study = study_of(storage)
+    trial = ask(study)
+    break_commits(monkeypatch, storage, 1, stored=False)  # the first try stores nothing
+    with storage.together():
+        trial.set_user_attr("measured", {"seconds": 1})
+        assert study.get_trials()[0].user_attrs == {}
+        storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [1.0])
+        other = sqlite3.connect(storage.engine.url.database)
+        with contextlib.closing(other):
+            (state,) = other.execute("SELECT state FROM trials").fetchone()
+            rows = other.execute("SELECT key FROM trial_user_attributes").fetchall()
+        assert (state, rows) == ("COMPLETE", [("measured",)])
+    (ended,) = study.get_trials()
+    assert (ended.values, ended.user_attrs) == ([1.0], {"measured": {"seconds": 1}})
+    assert len(said) == 1
+
+
+def test_nothing_is_stored_of_a_trial_that_somebody_else_ended(opened):
+    open_one, _ = opened
+    storage = open_one()
+    study = study_of(storage)
+    trial = ask(study)
+    open_one().set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    def end():
+        with storage.together():
+            trial.set_user_attr("measured", 1)
+            storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [1.0])
+
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        end()
+    (ended,) = study.get_trials()
+    assert (ended.state, ended.user_attrs) == (TrialState.FAIL, {})
+
+
+def test_other_trials_are_read_once_while_one_is_drawn(opened):
+    open_one, _ = opened
+    study, elsewhere = study_of(open_one()), study_of(open_one())
+    asked, storage = ask(study), study._storage._backend
+    with storage.together():
+        before = len(study.get_trials())
+        ask(elsewhere)
+        assert len(study.get_trials()) == before == 1
+        asked.suggest_float("x", 0, 1)
+    assert len(study.get_trials()) == 2
+
+
+def test_what_was_begun_when_the_connection_broke_is_begun_anew(opened):
+    open_one, said = opened
+    storage = open_one()
+    study = study_of(storage)
+    trial, left = ask(study), [1]
+
+    @event.listens_for(storage.engine, "before_cursor_execute")
+    def breaks(connection, cursor, statement, *more):
+        if "INSERT INTO trial_user_attributes" in statement and left:
+            left.pop()
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise OperationalError(statement, {}, error)
+
+    with storage.together():
+        trial.suggest_float("x", 0, 1)
+        trial.set_user_attr("measured", 1)
+        storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [1.0])
+    (ended,) = study.get_trials()
+    assert (ended.state, ended.params) == (TrialState.COMPLETE, trial.params)
+    assert ended.user_attrs == {"measured": 1}
+    assert len(said) == 1
