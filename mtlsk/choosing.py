@@ -13,7 +13,7 @@ import pandas as pd
 
 from mtlsk import models
 from mtlsk.estimators import MultiTaskRegressor
-from mtlsk.machine import versions
+from mtlsk.evaluation import model_of_trial
 from mtlsk.outcome import SEARCH, Results
 from mtlsk.pareto import REFERENCE, Values, measure_fronts, non_dominated
 from mtlsk.problem import Problem
@@ -222,14 +222,5 @@ def refit(problem: Problem, name: str, choice: Choice) -> TableModel:
         Of the study.
     choice : Choice
     """
-    fold = problem.folds[-1]
-    net = MultiTaskRegressor(**choice.params).fit(*problem.training(fold))
-    about = {
-        "study": name,
-        "of": choice.which,
-        "trial": choice.number,
-        "params": choice.params,
-        "data": {"name": problem.name, "sha256": problem.sha256},
-        "versions": versions(),
-    }
-    return TableModel(net, fold.preparation, problem.feature_names, problem.task_names, about)
+    net = MultiTaskRegressor(**choice.params).fit(*problem.training(problem.folds[-1]))
+    return model_of_trial(net, problem, name, choice.which, choice.number, choice.params)

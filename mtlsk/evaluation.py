@@ -12,7 +12,9 @@ import optuna
 from skorch.callbacks import Callback
 
 from mtlsk.estimators import MultiTaskRegressor
+from mtlsk.machine import versions
 from mtlsk.problem import Fold, Measures, Problem
+from mtlsk.tablemodel import TableModel
 
 Params = Mapping[str, Any]
 
@@ -180,3 +182,24 @@ def evaluate_single(problem: Problem, params: Params, repeats: int = 1) -> Evalu
             tally.seconds += time.perf_counter() - start
             tally.add(repeat, fold, nets, single=True)
     return tally.evaluation()
+
+
+def model_of_trial(
+    net: Any,
+    problem: Problem,
+    study: str,
+    which: str,
+    number: int,
+    params: Mapping[str, Any],
+) -> TableModel:
+    """Return the model of a trial: its net, the last fold's, and where it comes from."""
+    about = {
+        "study": study,
+        "of": which,
+        "trial": number,
+        "params": dict(params),
+        "data": {"name": problem.name, "sha256": problem.sha256},
+        "versions": versions(),
+    }
+    preparation = problem.folds[-1].preparation
+    return TableModel(net, preparation, problem.feature_names, problem.task_names, about)

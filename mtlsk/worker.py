@@ -23,10 +23,9 @@ from optuna.trial import TrialState
 from mtlsk import models
 from mtlsk.batch import Asked, Batch, SurplusError, counts, next_was_lost, trials_of
 from mtlsk.estimators import MultiTaskRegressor
-from mtlsk.evaluation import Evaluation, evaluate, evaluate_single
+from mtlsk.evaluation import Evaluation, evaluate, evaluate_single, model_of_trial
 from mtlsk.heartbeat import Heartbeat
 from mtlsk.lineup import line_up
-from mtlsk.machine import versions
 from mtlsk.outcome import SCALARIZATION, SINGLE_TASK
 from mtlsk.pareto import dominating, undominated_by
 from mtlsk.problem import Problem
@@ -35,7 +34,6 @@ from mtlsk.sampler import SeededByDraw
 from mtlsk.storage import PATIENCE, StorageError
 from mtlsk.studyfile import StudyError, StudyFile
 from mtlsk.sweep import evaluate_each
-from mtlsk.tablemodel import TableModel
 from mtlsk.trials import (
     failed,
     load_study,
@@ -184,30 +182,17 @@ class Worker:
         mine = np.array([outcome.told]) * signs(study)
         if how == "front" and dominating(mine[0], values):
             return
-        about = {
-            "study": self.study.study.name,
-            "of": which,
-            "trial": asked.trial.number,
-            "params": asked.params,
-            "data": {"name": self.problem.name, "sha256": self.problem.sha256},
-            "versions": versions(),
-        }
-        model = TableModel(
-            outcome.net,
-            self.problem.folds[-1].preparation,
-            self.problem.feature_names,
-            self.problem.task_names,
-            about,
-        )
+        name, number = self.study.study.name, asked.trial.number
+        model = model_of_trial(outcome.net, self.problem, name, which, number, asked.params)
         try:
-            models.keep(self.out, which, asked.trial.number, model)
+            models.keep(self.out, which, number, model)
             if how == "front":  # what others are about to finish is not looked at
                 left = undominated_by(values, np.vstack([values, mine]))
                 gone = [n for n, stays in zip(numbers, left, strict=True) if not stays]
                 models.drop(self.out, which, [*gone, *failed(study)])
         except (OSError, TypeError, AttributeError, pickle.PicklingError) as error:
             # the trial's numbers are worth more than its model
-            print(f"the model of {which} trial {asked.trial.number}: {error}", file=sys.stderr)
+            print(f"the model of {which} trial {number}: {error}", file=sys.stderr)
 
 
 def main() -> None:
