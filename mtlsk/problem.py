@@ -97,17 +97,13 @@ class Problem:
         bunch = load(section)
         target = bunch.target.to_numpy(dtype=np.float64)
         frame = bunch.get("frame", bunch.data)
-        rows = split_rows(
-            len(bunch.data), section.split, frame=frame, random_state=study.study.seed
-        )
+        rows, number = _rows(section, len(bunch.data), frame, study.study.seed)
         where = {part: rows == part for part in PARTS}
         cuts = [(where["train"], {part: where[part] for part in PARTS[1:]})]
         n_rows = {part: int(mask.sum()) for part, mask in where.items()}
         notes = [f"Rows are split {section.split!r}."]
-        if section.folds is not None:
-            number = fold_rows(
-                rows, section.split, section.folds, frame=frame, random_state=study.study.seed
-            )
+        if number is not None:
+            assert section.folds is not None
             cuts = [
                 ((number >= 0) & (number != i), {"validation": number == i})
                 for i in range(section.folds)
@@ -180,6 +176,19 @@ def loss_objective(name: str, losses: Array, task_names: list[str]) -> float:
     return float(losses[task_names.index(name.removeprefix("loss "))])
 
 
+def _rows(
+    section: DataSection, n: int, frame: pd.DataFrame, seed: int
+) -> tuple[NDArray[np.str_], NDArray[np.int64] | None]:
+    """Return the part of each row, and its fold where there are folds."""
+    try:
+        rows = split_rows(n, section.split, frame=frame, random_state=seed)
+        if section.folds is None:
+            return rows, None
+        return rows, fold_rows(rows, section.split, section.folds, frame=frame, random_state=seed)
+    except ValueError as error:
+        raise StudyError(f"[data] {error}") from None
+
+
 def _fold(
     section: DataSection,
     data: pd.DataFrame,
@@ -192,8 +201,8 @@ def _fold(
         empty = np.isnan(y[mask]).all(axis=0)
         if empty.any():
             raise StudyError(
-                f"target {target.columns[int(empty.argmax())]!r} has no label in the {part} part; "
-                "leave it out of targets or choose another split"
+                f"[data] target {target.columns[int(empty.argmax())]!r} has no label in the "
+                f"{part} part; leave it out of targets or choose another split"
             )
     made = Preparation.fit(data[train], y[train], scale_X=section.scale_X, scale_y=section.scale_y)
     X, y = made.features(data), made.targets(y)
@@ -233,7 +242,13 @@ def load(section: DataSection) -> Bunch:
     if section.path is not None:
         drop = [*section.drop, *(c for c in held_back if c not in section.drop)]
         assert section.targets is not None
-        bunch: Bunch = load_table(section.path, section.targets, drop=drop)
+        try:
+            bunch: Bunch = load_table(section.path, section.targets, drop=drop)
+        except ValueError as error:
+            text = str(error)
+            if text.startswith("drop names") and repr(column) in text:  # it is the split's word
+                text = text.replace("drop", f"split={section.split!r}", 1)
+            raise StudyError(f"[data] {text}") from None
         return bunch
     assert section.name is not None
     if ":" in section.name:
@@ -340,7 +355,9 @@ def check_space(space: SearchSpace, problem: Problem) -> None:
             params = space.suggest(Rehearsal(fixed), problem.n_tasks)
             MultiTaskRegressor(**params).initialize_for(X, np.nan_to_num(y))
         except (ValueError, TypeError) as error:
-            raise StudyError(f"[estimator] or [search]: {error}") from None
+            preset = fixed.get("preset")
+            table = "[estimator] or [search]" if preset is None else f"[presets.{preset}]"
+            raise StudyError(f"{table}: {error}") from None
 
 
 def rehearsals(space: SearchSpace) -> Iterator[dict[str, Any]]:

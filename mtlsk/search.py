@@ -117,6 +117,8 @@ class SearchSpace:
             raise StudyError(f"[search] preset={names!r} must be a list of names, or {{}} for all")
         families = {_owner_and_class(name.partition("__")[0])[0] for name in search}
         for name in chosen:
+            if chosen.count(name) > 1:
+                raise StudyError(f"[search] preset={names!r} names {name!r} twice; once is enough")
             if name not in presets:
                 raise StudyError(
                     f"[search] preset: there is no [presets.{name}]"

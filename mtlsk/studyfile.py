@@ -62,6 +62,16 @@ class StudySection(Section):
     prune: Prune | bool = False
     models: Literal["front", "all", "none"] = "front"
 
+    @model_validator(mode="after")
+    def _points_of_a_grid(self) -> StudySection:
+        sampler = self.sampling
+        if "points" in sampler.model_fields_set and sampler.name.lower() != "grid":
+            raise ValueError(
+                f"sampler {sampler.name!r} has no points, which are a grid's: leave them out, or "
+                'write { name = "grid", points = 5 }'
+            )
+        return self
+
     @property
     def sampling(self) -> Sampler:
         """The sampler with its options."""

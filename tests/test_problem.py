@@ -225,3 +225,19 @@ def test_the_net_of_one_task_alone_is_told_by_its_loss_whatever_the_objectives(o
     found = evaluate_single(Problem.load(validate(raw, "s.toml")), {"max_epochs": 1})
     assert found.told == found.losses["validation"]
     assert len(found.told) == 1
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ({"split": "group:nix"}, r"^\[data\] split='group:nix' names 'nix', which is no column"),
+        ({"split": "random", "folds": 1000}, r"^\[data\] 1000 folds need as many rows"),
+        ({"targets": ["nix"]}, r"^\[data\] targets names 'nix', which is no column"),
+    ],
+)
+def test_what_is_wrong_with_a_table_names_the_files_own_word(tmp_path, split, words):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b,y\n" + "".join(f"{i},{i % 3},{i * i}\n" for i in range(30)))
+    raw = {"study": {"name": "x"}, "data": {"path": str(path), "targets": 1, **split}}
+    with pytest.raises(StudyError, match=words):
+        Problem.load(validate(raw, "x.toml"))

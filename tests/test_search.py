@@ -186,3 +186,9 @@ def test_controllers_are_sampled_for_the_aggregators_they_fit():
     alone = SearchSpace.parse({"aggregator": "MGDA"}, {"controller": ["ConeAngle"]})
     with pytest.raises(StudyError, match='none of ConeAngle fits MGDA; add "none" to the list'):
         alone.suggest(FixedTrial({}), 3)
+
+
+def test_a_preset_is_named_once():
+    presets = {"a": {"lr": 0.1}}
+    with pytest.raises(StudyError, match="names 'a' twice"):
+        SearchSpace.parse({}, {"preset": ["a", "a"]}, presets)

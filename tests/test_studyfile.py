@@ -99,6 +99,7 @@ def test_a_file_that_is_no_text(tmp_path):
             'sampler = { name = "grid", points = 1 }',
             "sampler.points=1: .* greater than or equal to 2",
         ),
+        ('sampler = { name = "TPE", points = 3 }', r"\[study\] sampler 'TPE' has no points"),
         ('sampler = { nam = "grid" }', r"\[study.sampler\] unknown key 'nam' .*'name'.* points$"),
         ('objectives = "mean"', r"objectives='mean': write \"task_losses\", or a list such as"),
         ("sampler = 3", 'sampler=3: write a name such as "TPE", or'),

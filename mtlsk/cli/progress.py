@@ -40,6 +40,7 @@ class Progress:
         self.quiet = quiet
         self.bar: Any = None
         self.line: tuple[float, int] = (time.monotonic(), 0)
+        self.first: int | None = None
         self.began: tuple[float, int] | None = None
         self.volume: float | None = None
         self.looked: tuple[float, int] = (-LOOK, 0)
@@ -65,7 +66,9 @@ class Progress:
             return
         done = sum(min(c.done, wanted[w]) for w, c in counts.items())
         now = time.monotonic()
-        if self.began is None:
+        if self.first is None:
+            self.first = done
+        if self.began is None and done > self.first:  # before, workers start
             self.began = now, done
         if self.bar is not None:
             self.look(counts, now)
@@ -102,7 +105,8 @@ class Progress:
 
     def left(self, now: float, done: int, total: int) -> str:
         """Return how much time is left at the pace so far."""
-        assert self.began is not None
+        if self.began is None:
+            return ""
         seconds, trials = now - self.began[0], done - self.began[1]
         if trials <= 0 or total <= done:
             return ""
