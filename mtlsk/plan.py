@@ -24,7 +24,7 @@ SHORT = 1.0
 """Seconds of an epoch beyond which one is timed, not two: the first has what torch does once."""
 
 
-BESIDE = 0.12
+BESIDE = 0.08
 """Seconds that a trial takes beside its fits: most of it is the storage's."""
 
 
