@@ -149,9 +149,11 @@ def test_a_study_searches_its_own_domain(site, tmp_path):
         controller = ["none", "Fading"]
         [baselines]
         scalarization = 2
+        equal_weights = 0
+        single_task = 0
         """)
     )
-    run(["-m", "mtlsk", "study", "run", "own.toml", "--workers", "2"], site, tmp_path)
+    run(["-m", "mtlsk", "study", "run", "own.toml", "--workers", "1"], site, tmp_path)
     page = (tmp_path / "runs" / "own" / "trials.csv").read_text()
     assert "InverseNorm" in page
     report = (tmp_path / "runs" / "own" / "report.md").read_text()
