@@ -12,6 +12,7 @@ from mtlsk.controllers import CONTROLLERS, Controller
 from mtlsk.datasets import MAKERS
 from mtlsk.engines import AUTO, ENGINES, Engine
 from mtlsk.optimizers import OPTIMIZERS
+from mtlsk.regularizers import REGULARIZERS
 from mtlsk.scorers import SCORERS
 
 
@@ -58,6 +59,7 @@ KINDS: dict[str, Callable[[], list[Entry]]] = {
     "aggregators": lambda: _components(AGGREGATORS, "paper", "cost"),
     "controllers": lambda: _components(CONTROLLERS, "paper"),
     "engines": _engines,
+    "regularizers": lambda: _components(REGULARIZERS),
     "optimizers": lambda: _components(OPTIMIZERS),
     "scorers": lambda: [Entry(name, sentence_of(f), []) for name, f in SCORERS.items()],
     "data": lambda: [

@@ -166,18 +166,21 @@ class Registry(Generic[T]):
         return isinstance(obj, type) and issubclass(obj, self.base) and not inspect.isabstract(obj)
 
     def find(self, name: str) -> type[T]:
-        """Return the class of a name: ``module:Class``, or a member's name in any case."""
+        """Return the class of a name: ``module:Class``, or a member's name.
+
+        Case and underscores make no difference: ``path_norm`` is ``PathNorm``.
+        """
         if ":" in name:
             cls = import_object(name)
             if not self._is_member(cls):
                 raise ValueError(f"{name!r} is no {self.kind}: it must derive from {self.base}")
             return cls  # type: ignore[no-any-return]
         members = self.own()
-        if name.lower() not in {n.lower() for n in members}:
+        if _plain(name) not in map(_plain, members):
             members = self.members()  # looks through all installed packages: milliseconds
-        by_lower = {n.lower(): c for n, c in members.items()}
-        if name.lower() in by_lower:
-            return by_lower[name.lower()]
+        by_plain = {_plain(n): c for n, c in members.items()}
+        if _plain(name) in by_plain:
+            return by_plain[_plain(name)]
         if self.fallback is not None:
             module = importlib.import_module(self.fallback)
             for other, obj in vars(module).items():
@@ -240,6 +243,11 @@ class Registry(Generic[T]):
         if isinstance(live, Component):
             live.check_domains()
         return live
+
+
+def _plain(name: str) -> str:
+    """Return a name without what makes no difference: case and underscores."""
+    return name.lower().replace("_", "")
 
 
 def describe(component: Component) -> dict[str, Any]:

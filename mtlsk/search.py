@@ -92,7 +92,7 @@ class SearchSpace:
                 continue
             if parameter and owner in REGISTRIES:
                 space._add_part(owner, parameter, spec, only)
-            elif name in known or (parameter and owner == "module"):
+            elif name in known or (parameter and owner in ("module", "regularizer")):
                 space.own[name] = parse_domain(f"[search] {name}", spec, OWN_DOMAINS.get(name))
             else:
                 allowed = [*known, "aggregator__c", "controller__beta_max", "optimizer__momentum"]

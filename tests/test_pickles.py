@@ -29,6 +29,7 @@ from mtlsk.controllers import CONTROLLERS, Chain, Controller
 from mtlsk.engines import ENGINES
 from mtlsk.modules import CRITERIA
 from mtlsk.optimizers import OPTIMIZERS
+from mtlsk.regularizers import REGULARIZERS
 
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(40, 4)).astype(np.float32)
@@ -208,7 +209,7 @@ def through_skops(net, trusted=SKOPS_TRUSTED):
 
 def members():
     """Every built-in component as a class and as an object: what needs more to be built has it."""
-    for registry in (AGGREGATORS, CONTROLLERS, ENGINES):
+    for registry in (AGGREGATORS, CONTROLLERS, ENGINES, REGULARIZERS):
         owner = "gramian" if registry is ENGINES else registry.kind
         for cls in registry.own().values():
             yield owner, cls
@@ -225,6 +226,8 @@ def fits(owner, spec):
         params["aggregator"] = "ConicGrad"
     if name == "SafeStep":
         params |= {"optimizer": "SGD", "lr": 0.01}
+    if owner == "regularizer":
+        params["hidden_layer_sizes"] = (4,)
     return params
 
 

@@ -6,7 +6,7 @@ import argparse
 
 from mtlsk.cli.command import Command
 
-LISTS = ("aggregators", "controllers", "engines", "optimizers", "scorers", "data")
+LISTS = ("aggregators", "controllers", "engines", "optimizers", "regularizers", "scorers", "data")
 SHELLS = ("bash", "zsh", "tcsh")
 
 

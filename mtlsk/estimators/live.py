@@ -23,9 +23,14 @@ from mtlsk.optimizers import (
     optimizer_arguments,
     set_option,
 )
+from mtlsk.regularizers import REGULARIZERS
 from mtlsk.taskmap import TaskMap
 
-COMPONENTS = {"aggregator": AGGREGATORS, "controller": CONTROLLERS}
+COMPONENTS = {
+    "aggregator": AGGREGATORS,
+    "controller": CONTROLLERS,
+    "regularizer": REGULARIZERS,
+}
 KEPT_FOR = {"aggregator", "controller", "gramian", "task_scale", "update_norm"}
 """What the task weights that an engine keeps for some steps depend on."""
 
@@ -142,15 +147,15 @@ class LiveObjects(Predictions):
 
 
 def build_component(registry: Any, spec: Any, params: Mapping[str, Any]) -> Any:
-    """Return the live aggregator or controller that a spec and parameters name."""
-    if spec is None or (isinstance(spec, str) and spec.lower() == "none"):
-        if registry.kind == "controller" and not params:
+    """Return the live component that a spec and parameters name, None for none."""
+    kind = registry.kind
+    if kind != "aggregator" and (spec is None or str(spec).lower() == "none"):
+        if not params:
             return None
-        if registry.kind == "controller":
-            raise ValueError(
-                f"controller=None has no parameter {next(iter(params))!r}; "
-                "name a controller or drop the controller__ parameters"
-            )
+        raise ValueError(
+            f"{kind}=None has no parameter {next(iter(params))!r}; "
+            f"name a {kind} or drop the {kind}__ parameters"
+        )
     return registry.build(spec, params)
 
 

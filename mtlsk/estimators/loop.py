@@ -39,6 +39,7 @@ class TrainingLoop(TaskLosses):
     """
 
     aggregator_: Any
+    regularizer_: Any = None
     task_names_: list[str]
     one_dimensional_: bool
     seed_: int
@@ -138,6 +139,8 @@ class TrainingLoop(TaskLosses):
             )
         self._descent.end_epoch()
         row = self._meter.summary() | statistics_of(self.optimizer_)
+        if self.regularizer_ is not None:
+            row |= self.regularizer_.statistics(self.module_)
         self._epoch_losses = {
             name: row.pop(name) for name in ("train_loss", "valid_loss") if name in row
         }
@@ -194,6 +197,10 @@ class TrainingLoop(TaskLosses):
             self.optimizer_.step()
         else:
             step = super().train_step(batch, **fit_params)
+        if self.regularizer_ is not None:
+            groups = self.optimizer_.param_groups
+            rates = {p: float(group["lr"]) for group in groups for p in group["params"]}
+            self.regularizer_.shrink(self.module_, rates)
         torch.clear_autocast_cache()  # it holds the parameters before the step
         if self.aggregator_.needs_losses_after and self._again is not None:
             with torch.no_grad():  # the same dropout masks, running statistics left alone

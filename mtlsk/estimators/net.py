@@ -15,6 +15,7 @@ from skorch import NeuralNet
 from skorch.callbacks import EpochTimer
 from skorch.dataset import Dataset
 from torch import Tensor
+from torch.optim import LBFGS
 
 from mtlsk.compatibility import check_engine, losses_only
 from mtlsk.component import closest
@@ -94,6 +95,7 @@ class MultiTaskNet(LiveObjects, CallbackSupportMixin):  # type: ignore[misc]
         device: str = "cpu",
         verbose: int = 0,
         gramian: Any = "auto",
+        regularizer: Any = None,
         module: Any = HardSharing,
         criterion: Any = "auto",
         tasks: Any = None,
@@ -148,6 +150,7 @@ class MultiTaskNet(LiveObjects, CallbackSupportMixin):  # type: ignore[misc]
         self.update_norm = update_norm
         self.random_state = random_state
         self.gramian = gramian
+        self.regularizer = regularizer
         self.tasks = tasks
         self.class_weight = class_weight
         self.dtype = dtype
@@ -250,7 +253,18 @@ class MultiTaskNet(LiveObjects, CallbackSupportMixin):  # type: ignore[misc]
         if not blind:
             check_engine(engine, self.aggregator_, own, self.controller_)
         check_directions(engine, self.optimizer_, blind)
+        self._check_regularizer()
         return self
+
+    def _check_regularizer(self) -> None:
+        if self.regularizer_ is None:
+            return
+        self.regularizer_.check(self.module_)
+        if isinstance(self.optimizer_, LBFGS):
+            raise ValueError(
+                "optimizer='LBFGS' takes several steps in one, between which no regularizer comes; "
+                "use 'SGD' or another one, or regularizer=None"
+            )
 
     def _check(self, X: Any, y: Any, sample_weight: Any = None, **options: Any) -> Prepared:
         """Return the data as the net takes it: :func:`prepare`."""

@@ -57,6 +57,9 @@ class MultiTaskRegressor(RegressorMixin, MultiTaskNet):  # type: ignore[misc]
         ``"budget"`` estimates it from a few rows, ``"features"`` over the shared features;
         ``"online"`` does without it: two gradients a step for any K (ConicGrad, MGDA, CAGrad).
         ``{"name": "budget", "every": 4}`` keeps the task weights for four steps.
+    regularizer : None, str, dict, class or instance
+        ``"path_norm"``, of one hidden layer of ReLUs: unneeded neurons become exactly zero; its
+        parameter as ``regularizer__strength=...``. The aggregator does not see it.
     module : torch module class or instance
         Any module that maps (B, d) to (B, K); ``n_features`` and ``n_outputs`` are passed to a
         class that takes them. ``shared_parameters()`` says what the tasks share; without it, all.

@@ -42,6 +42,7 @@ def why_apart(net: Any) -> str | None:
         ("module__trunk", lambda: getattr(net, "module__trunk", "mlp") == "mlp", "'mlp'"),
         ("aggregator", lambda: _is_linear(net), "'LinearScalarization'"),
         ("controller", lambda: str(net.controller).lower() == "none", "None"),
+        ("regularizer", lambda: str(net.regularizer).lower() == "none", "None"),
         ("update_norm", lambda: net.update_norm != "mean", "'native'"),
         ("train_split", lambda: net.train_split is None, "None"),
         ("callbacks", lambda: not net.callbacks or net.callbacks == "disable", "None"),

@@ -15,6 +15,7 @@ from mtlsk.estimators.net import MultiTaskNet
 from mtlsk.estimators.regressor import MultiTaskRegressor
 from mtlsk.modules import CRITERIA, HardSharing, Task
 from mtlsk.optimizers import OPTIMIZERS
+from mtlsk.regularizers import REGULARIZERS
 
 
 def _trusted() -> list[str]:
@@ -29,7 +30,7 @@ def _trusted() -> list[str]:
         ValidSplit,
     ]
     always += [criterion for of_kind in CRITERIA.values() for criterion in of_kind.values()]
-    for registry in (AGGREGATORS, CONTROLLERS, ENGINES, OPTIMIZERS):
+    for registry in (AGGREGATORS, CONTROLLERS, ENGINES, OPTIMIZERS, REGULARIZERS):
         always += registry.own().values()
     return sorted({f"{thing.__module__}.{thing.__name__}" for thing in always})
 
@@ -39,8 +40,8 @@ SKOPS_TRUSTED: list[str] = _trusted()
 
 The estimators, their default module, tasks and criteria, the loader and the class of data sets,
 and, where they are given as classes or objects rather than names, our aggregators, controllers,
-engines and optimizers, and skorch's ``ValidSplit``. A module, criterion or callback of your own is
-not in it: look at ``skops.io.get_untrusted_types`` and add what you trust. None of these types runs
-code of the file's: a net's state there is data (see
+engines, optimizers and regularizers, and skorch's ``ValidSplit``. A module, criterion or callback
+of your own is not in it: look at ``skops.io.get_untrusted_types`` and add what you trust. None of
+these types runs code of the file's: a net's state there is data (see
 :class:`~mtlsk.estimators.pickles.Pickles`), its tensors are read with ``weights_only=True``.
 """
