@@ -47,6 +47,7 @@ __all__ = [
     "Descent",
     "DivergenceError",
     "Engine",
+    "FeasibleDisplay",
     "LossesDisplay",
     "MultiTaskClassifier",
     "MultiTaskNet",

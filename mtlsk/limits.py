@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +40,13 @@ class Limits:
         """Whether the balanced model lies below the hull: no weights have it for their optimum."""
         return self.reach.gap < -REACHED
 
-    def rows(self) -> Iterator[tuple[str, float, float, float, float]]:
-        """Yield, a target each: name, mse of full rank, of balanced, of the mixture, the gain."""
-        full = self.fit.mse(self.fit.G.diagonal())
-        balanced = self.fit.mse(self.balanced.v)
-        mixed = self.fit.mse(self.reach.probabilities @ self.reach.v)
-        for row in zip(self.names, full, balanced, mixed, balanced - mixed, strict=True):
-            yield (row[0], *(float(value) for value in row[1:]))
+    def rows(self) -> list[tuple[str, float, float, float, float]]:
+        """Return, a target each: name, mse of full rank, balanced, the mixture, its gain."""
+        full = self.fit.mse(self.fit.G.diagonal()).tolist()
+        balanced = self.fit.mse(self.balanced.v).tolist()
+        mixed = self.fit.mse(self.reach.probabilities @ self.reach.v).tolist()
+        columns = zip(self.names, full, balanced, mixed, strict=True)
+        return [(name, f, b, m, b - m) for name, f, b, m in columns]
 
     def sentence(self) -> str:
         """Return the answer in one sentence, with the targets' names."""

@@ -11,6 +11,8 @@ from mtlsk.cli.terminal import print_json, table
 if TYPE_CHECKING:
     from mtlsk.limits import Limits
 
+PICTURES = (".png", ".svg", ".pdf")
+
 
 class ScalarizationLimits(Command):
     """Say whether weighted sums of the losses reach every trade-off of linear models of a rank.
@@ -41,14 +43,17 @@ class ScalarizationLimits(Command):
         parser.add_argument(
             "--rank", type=positive, default=1, metavar="Q", help="shared features, 1 to K (1)"
         )
-        parser.add_argument("--plot", metavar="FILE", help="picture of 2 or 3 targets: .png, .svg")
+        parser.add_argument("--plot", metavar="FILE", help="of 2 or 3 targets: .png, .svg, .pdf")
         parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
         parser.add_argument("--seed", type=int, default=0, metavar="N", help="of searches (0)")
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Print the answer."""
         from mtlsk.limits import limits_of_table, prepared
+        from mtlsk.tablefile import check_writable
 
+        if arguments.plot:
+            check_writable(arguments.plot, PICTURES)
         X, Y = prepared(arguments.data, arguments.targets, arguments.drop or [])
         found = limits_of_table(X, Y, arguments.rank, arguments.seed)
         if arguments.plot:

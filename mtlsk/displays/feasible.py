@@ -130,7 +130,7 @@ class FeasibleDisplay:
         for n, sign in enumerate(np.unique(self.signs)):
             part = np.where((self.signs[0] == sign)[:, None], self.surface[0], np.nan)
             look = {"color": COLOURS[n], "linewidth": 2, "linestyle": ["-", "--"][n % 2]}
-            found += panel.plot(*part.T, label=f"models, {_pattern(int(sign), 2)}", **look)
+            found += panel.plot(*part.T, label=f"models, signs {_pattern(int(sign), 2)}", **look)
         return found
 
     def _sheets(self, panel: Any) -> list[Any]:
@@ -141,7 +141,7 @@ class FeasibleDisplay:
             sheet = panel.plot_surface(
                 *np.moveaxis(part, -1, 0), color=COLOURS[n], alpha=0.35, linewidth=0, shade=False
             )
-            sheet.set_label(f"models, {_pattern(int(sign), 3)}")
+            sheet.set_label(f"models, signs {_pattern(int(sign), 3)}")
             found.append(sheet)
         return found
 
@@ -176,8 +176,8 @@ class FeasibleDisplay:
         gram = as_gram(fit.G)
         if q == k or gram.rank < k:
             raise ValueError(
-                f"rank={q} of {k} tasks, whose fits have rank {gram.rank}: every model of full rank "
-                "is one point; give a smaller rank and tasks that are linearly independent"
+                f"rank={q} of {k} tasks, whose fits have rank {gram.rank}: models of full rank are "
+                "one point; give a smaller rank and tasks that are linearly independent"
             )
         t = _sphere(k) @ gram.factor.T * np.sqrt(gram.scale)
         v = t**2 if q == 1 else fit.G.diagonal() - t**2
