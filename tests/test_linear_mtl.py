@@ -15,7 +15,7 @@ from mtlsk.linear_mtl import (
     scalarization_optimum,
     sign_flips,
 )
-from mtlsk.linear_mtl.climb import climb
+from mtlsk.linear_mtl.climb import climb, undominated
 from mtlsk.linear_mtl.gram import as_gram
 from mtlsk.linear_mtl.highest import highest
 
@@ -108,6 +108,20 @@ def test_ranks_that_suffice_explain_everything():
         assert found.exact
         assert exploration_test_gram(A @ A.T, rank).method == "full rank"
     assert not balanced_solution(gramian(0, 5), 2).exact
+
+
+def test_tasks_with_room_are_bettered_at_no_cost_to_the_worst():
+    G = gramian(2, 4)
+    squares = G.diagonal() + np.array([5.0, 0.0, 0.0, 0.0]) * np.trace(G)  # the first is worst
+    gram = as_gram(G)
+    rows = gram.factor * np.sqrt(gram.scale)[:, None]
+    found = balanced_solution(G, 3, squares)
+    plain, _ = highest(rows, 3, -squares, 1, 0)
+    assert found.level == pytest.approx((plain - squares).min(), rel=1e-6)
+    assert (found.v >= plain - 1e-6 * np.trace(G)).all()
+    assert reachability_gap(found.v, G, 3) > -1e-5
+    again = undominated(found.v, rows, 3, 1)
+    np.testing.assert_allclose(again, found.v, atol=1e-4 * np.trace(G))
 
 
 # ---- gaps

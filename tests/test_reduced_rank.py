@@ -7,7 +7,7 @@ import torch
 from sklearn.linear_model import LinearRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from mtlsk import RandomizedFront, ReducedRankRegressor
+from mtlsk import SKOPS_TRUSTED, RandomizedFront, ReducedRankRegressor
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(90, 5)) + 1.0
@@ -147,6 +147,15 @@ def test_the_errors_of_the_draws_are_those_expected(conflict):
     assert (again.predict(x) == again.predict(x)).all()
     counts = np.bincount(front.draw(20_000)) / 20_000
     np.testing.assert_allclose(counts, front.probabilities_, atol=0.02)
+
+
+@pytest.mark.parametrize("estimator", [ReducedRankRegressor(2), RandomizedFront(2, random_state=0)])
+def test_skops_files_hold_nothing_that_is_not_trusted(estimator):
+    skops = pytest.importorskip("skops.io")
+    estimator.fit(X, Y)
+    content = skops.dumps(estimator)
+    again = skops.loads(content, trusted=SKOPS_TRUSTED)
+    np.testing.assert_array_equal(again.predict(X), estimator.predict(X))
 
 
 def test_a_point_given_by_its_errors(conflict):

@@ -7,6 +7,26 @@ from scipy.optimize import minimize
 
 from mtlsk.linear_mtl.gram import Array
 
+PASSES, STARTS = 3, 6
+BETTER = 1e-6
+"""Gains, as a share of the mean G_ii, below which no model counts as better."""
+
+
+def undominated(v: Array, rows: Array, rank: int, random_state: int) -> Array:
+    """Return v (K,), or a model at least as good in every task that no local search betters."""
+    scale = float((rows**2).sum(axis=1).mean())
+    for _ in range(PASSES):
+        before = v
+        for i in range(len(v)):
+            slope = np.full(len(v), 1e-3)  # the others must gain too, next to nothing
+            slope[i] = 1.0
+            better = climb(rows, rank, -v, STARTS, random_state, slope)
+            if ((better - v) / slope).min() > BETTER * scale:
+                v = better
+        if v is before:
+            break
+    return v
+
 
 def climb(
     rows: Array,

@@ -7,20 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from mtlsk.linear_mtl.climb import climb
+from mtlsk.linear_mtl.climb import undominated
 from mtlsk.linear_mtl.fit import fit_linear
 from mtlsk.linear_mtl.flips import Signs, sign_flips
 from mtlsk.linear_mtl.gram import Array, Gram, as_gram, check_rank
 from mtlsk.linear_mtl.highest import highest
-from mtlsk.linear_mtl.reach import REACHED, unit_reach
+from mtlsk.linear_mtl.reach import unit_reach
 
 TOL = 1e-10
 """Off-diagonals of the unit-diagonal matrix smaller than this count as zero."""
 
 DEEP = 1e-4
 """Depth below the hull, as a share of G_ii, from which the search calls a model missed."""
-
-PASSES, STARTS = 3, 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +88,7 @@ def exploration_test(
     rank: int,
     *,
     fit_intercept: bool = True,
-    directions: int = 40,
+    directions: int = 20,
     random_state: int = 0,
 ) -> Exploration:
     """Say whether linear scalarization can reach every rank-q linear model of these tasks.
@@ -119,7 +117,7 @@ def exploration_test(
 
 
 def exploration_test_gram(
-    G: Any, rank: int, *, tol: float = TOL, directions: int = 40, random_state: int = 0
+    G: Any, rank: int, *, tol: float = TOL, directions: int = 20, random_state: int = 0
 ) -> Exploration:
     """Say whether scalarization reaches every rank-q model, from G = Yhat'Yhat (K, K).
 
@@ -186,24 +184,9 @@ def _search(gram: Gram, rank: int, directions: int, random_state: int) -> Explor
         gap = unit_reach(v, gram.unit, rank)[0]
         if gap > -DEEP:
             continue
-        v = _undominated(v, gram.factor, rank, random_state + d)
+        v = undominated(v, gram.factor, rank, random_state + d)
         gap = unit_reach(v, gram.unit, rank)[0]
         if gap <= -DEEP:
             missed = gram.back(v)
             return Exploration(False, False, "search", missed=missed, gap=gap, directions=d + 1)
     return Exploration(None, False, "search", directions=directions)
-
-
-def _undominated(v: Array, rows: Array, rank: int, random_state: int) -> Array:
-    """Return v, or a model at least as good in every task that no local search betters."""
-    for _ in range(PASSES):
-        before = v
-        for i in range(len(v)):
-            slope = np.full(len(v), 1e-3)  # the others must gain too, next to nothing
-            slope[i] = 1.0
-            better = climb(rows, rank, -v, STARTS, random_state, slope)
-            if ((better - v) / slope).min() > REACHED:
-                v = better
-        if v is before:
-            break
-    return v

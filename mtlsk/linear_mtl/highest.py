@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
-from mtlsk.linear_mtl.climb import climb
+from mtlsk.linear_mtl.climb import climb, undominated
 from mtlsk.linear_mtl.gram import Array, as_gram, check_rank
 
 MANY = 12
@@ -44,7 +44,8 @@ def balanced_solution(
     MSE_i = (|y_i|^2 - v_i) / n. With ranks q >= rank(G) v_i = G_ii. For q = 1 v = t^2 and
     t'G^+ t <= 1, a least distance problem for each pattern of signs; for q = K - 1 and a regular G
     v_i = G_ii - t_i^2 and t'G^{-1}t = 1, a box whose corners are looked at. Both are exact and take
-    K <= 12 tasks. Any other q is a local search from ``starts`` points, ``exact`` False.
+    K <= 12 tasks. Any other q is a local search from ``starts`` points, ``exact`` False. Tasks that
+    are better than the worst are made as good as a local search can, at no other's cost.
 
     Parameters
     ----------
@@ -73,7 +74,10 @@ def balanced_solution(
     if gram.rank <= q:
         return Balanced(diagonal.copy(), float((diagonal - base).min()), True)
     rows = gram.factor * np.sqrt(gram.scale)[:, None]  # a_i with v_i = |Q a_i|^2
-    v, exact = highest(rows, q, -base[gram.tasks], starts, random_state)
+    lift = -base[gram.tasks]
+    v, exact = highest(rows, q, lift, starts, random_state)
+    if np.ptp(v + lift) > 1e-6 * float(gram.scale.mean()):  # some tasks may still have room
+        v = undominated(v, rows, q, random_state)
     full = np.zeros(len(diagonal))
     full[gram.tasks] = v
     return Balanced(full, float((full - base).min()), exact)
