@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from mtlsk.descent import Descent, DivergenceError
     from mtlsk.displays import (
         ConflictDisplay,
+        FeasibleDisplay,
         LossesDisplay,
         TrajectoryDisplay,
         WeightsDisplay,
         plot_conflict,
+        plot_feasible,
         plot_losses,
         plot_trajectory,
         plot_weights,
@@ -25,8 +27,11 @@ if TYPE_CHECKING:
         MultiTaskClassifier,
         MultiTaskNet,
         MultiTaskRegressor,
+        RandomizedFront,
+        ReducedRankRegressor,
         ScalarizationFront,
     )
+    from mtlsk.linear_mtl import exploration_test, reachability_gap
     from mtlsk.record import StepRecord
     from mtlsk.scorers import SCORERS
     from mtlsk.study import Study as Study
@@ -42,20 +47,26 @@ __all__ = [
     "Descent",
     "DivergenceError",
     "Engine",
+    "FeasibleDisplay",
     "LossesDisplay",
     "MultiTaskClassifier",
     "MultiTaskNet",
     "MultiTaskRegressor",
+    "RandomizedFront",
+    "ReducedRankRegressor",
     "ScalarizationFront",
     "StepRecord",
     "TableModel",
     "TrajectoryDisplay",
     "WeightsDisplay",
     "certify",
+    "exploration_test",
     "plot_conflict",
+    "plot_feasible",
     "plot_losses",
     "plot_trajectory",
     "plot_weights",
+    "reachability_gap",
 ]  # and Study, which needs the extra of that name
 
 _HOME = {
@@ -71,8 +82,11 @@ _HOME = {
         "MultiTaskClassifier",
         "MultiTaskNet",
         "MultiTaskRegressor",
+        "RandomizedFront",
+        "ReducedRankRegressor",
         "ScalarizationFront",
     ],
+    "linear_mtl": ["exploration_test", "reachability_gap"],
     "record": ["StepRecord"],
     "scorers": ["SCORERS"],
     "study": ["Study"],

@@ -27,7 +27,7 @@ LAYERS = [
     "pruning sweep weights_sweep",
     "evaluation",
     "pool results heartbeat",
-    "problem sampler tablemodel",
+    "problem sampler tablemodel limits",
     "search folder preparation models tablefile",
     "search_entries trials",
     "storage",
@@ -43,7 +43,7 @@ LAYERS = [
     "compatibility",
     "engines aggregators controllers optimizers modules",
     "certificates regularizers",
-    "autodiff linear_graph gramian simplex record taskmap",
+    "autodiff linear_graph linear_mtl gramian simplex record taskmap",
     "component datasets",
     "domains whole drawing",
 ]

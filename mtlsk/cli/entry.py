@@ -13,6 +13,7 @@ from typing import Any
 from mtlsk.cli import signals
 from mtlsk.cli.command import Parser, add_group
 from mtlsk.cli.lists import Completion, List
+from mtlsk.cli.scalarization_limits import ScalarizationLimits
 from mtlsk.cli.study_best import StudyBest
 from mtlsk.cli.study_check import StudyCheck
 from mtlsk.cli.study_init import StudyInit
@@ -21,7 +22,7 @@ from mtlsk.cli.tables import Certify, Fit, Predict
 from mtlsk.cli.terminal import complain
 
 STUDY = (StudyInit(), StudyCheck(), StudyRun(), StudyReport(), StudyBest())
-COMMANDS = (Fit(), Predict(), Certify(), List(), Completion())
+COMMANDS = (Fit(), Predict(), Certify(), ScalarizationLimits(), List(), Completion())
 
 CODES = """\
 exit codes:

@@ -7,16 +7,19 @@
 """
 
 from mtlsk.displays.conflict import ConflictDisplay, plot_conflict
+from mtlsk.displays.feasible import FeasibleDisplay, plot_feasible
 from mtlsk.displays.losses import LossesDisplay, plot_losses
 from mtlsk.displays.trajectory import TrajectoryDisplay, plot_trajectory
 from mtlsk.displays.weights import WeightsDisplay, plot_weights
 
 __all__ = [
     "ConflictDisplay",
+    "FeasibleDisplay",
     "LossesDisplay",
     "TrajectoryDisplay",
     "WeightsDisplay",
     "plot_conflict",
+    "plot_feasible",
     "plot_losses",
     "plot_trajectory",
     "plot_weights",

@@ -2,6 +2,8 @@
 
 from mtlsk.estimators.classifier import MultiTaskClassifier
 from mtlsk.estimators.net import MultiTaskNet
+from mtlsk.estimators.randomized_front import RandomizedFront
+from mtlsk.estimators.reduced_rank import ReducedRankRegressor
 from mtlsk.estimators.regressor import MultiTaskRegressor
 from mtlsk.estimators.scalarization_front import ScalarizationFront
 from mtlsk.estimators.scores import r2_per_task
@@ -12,6 +14,8 @@ __all__ = [
     "MultiTaskClassifier",
     "MultiTaskNet",
     "MultiTaskRegressor",
+    "RandomizedFront",
+    "ReducedRankRegressor",
     "ScalarizationFront",
     "r2_per_task",
 ]

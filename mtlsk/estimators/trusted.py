@@ -12,6 +12,8 @@ from mtlsk.engines import ENGINES
 from mtlsk.estimators.batches import batches
 from mtlsk.estimators.classifier import MultiTaskClassifier
 from mtlsk.estimators.net import MultiTaskNet
+from mtlsk.estimators.randomized_front import RandomizedFront
+from mtlsk.estimators.reduced_rank import ReducedRankRegressor
 from mtlsk.estimators.regressor import MultiTaskRegressor
 from mtlsk.modules import CRITERIA, HardSharing, Task
 from mtlsk.optimizers import OPTIMIZERS
@@ -23,6 +25,8 @@ def _trusted() -> list[str]:
         MultiTaskRegressor,
         MultiTaskClassifier,
         MultiTaskNet,
+        RandomizedFront,
+        ReducedRankRegressor,
         HardSharing,
         Task,
         batches,
