@@ -28,6 +28,12 @@ if TYPE_CHECKING:
         ScalarizationFront,
     )
     from mtlsk.record import StepRecord
+    from mtlsk.relu import (
+        ReLUInterpolator,
+        convex_interpolant,
+        multitask_path_norm,
+        neuron_sharing,
+    )
     from mtlsk.scorers import SCORERS
     from mtlsk.study import Study as Study
     from mtlsk.tablemodel import TableModel
@@ -46,12 +52,16 @@ __all__ = [
     "MultiTaskClassifier",
     "MultiTaskNet",
     "MultiTaskRegressor",
+    "ReLUInterpolator",
     "ScalarizationFront",
     "StepRecord",
     "TableModel",
     "TrajectoryDisplay",
     "WeightsDisplay",
     "certify",
+    "convex_interpolant",
+    "multitask_path_norm",
+    "neuron_sharing",
     "plot_conflict",
     "plot_losses",
     "plot_trajectory",
@@ -74,6 +84,12 @@ _HOME = {
         "ScalarizationFront",
     ],
     "record": ["StepRecord"],
+    "relu": [
+        "ReLUInterpolator",
+        "convex_interpolant",
+        "multitask_path_norm",
+        "neuron_sharing",
+    ],
     "scorers": ["SCORERS"],
     "study": ["Study"],
     "tablemodel": ["TableModel"],
