@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     )
     from mtlsk.linear_mtl import exploration_test, reachability_gap
     from mtlsk.record import StepRecord
+    from mtlsk.relu import (
+        ReLUInterpolator,
+        convex_interpolant,
+        multitask_path_norm,
+        neuron_sharing,
+    )
     from mtlsk.scorers import SCORERS
     from mtlsk.study import Study as Study
     from mtlsk.tablemodel import TableModel
@@ -53,6 +59,7 @@ __all__ = [
     "MultiTaskNet",
     "MultiTaskRegressor",
     "RandomizedFront",
+    "ReLUInterpolator",
     "ReducedRankRegressor",
     "ScalarizationFront",
     "StepRecord",
@@ -60,7 +67,10 @@ __all__ = [
     "TrajectoryDisplay",
     "WeightsDisplay",
     "certify",
+    "convex_interpolant",
     "exploration_test",
+    "multitask_path_norm",
+    "neuron_sharing",
     "plot_conflict",
     "plot_feasible",
     "plot_losses",
@@ -88,6 +98,12 @@ _HOME = {
     ],
     "linear_mtl": ["exploration_test", "reachability_gap"],
     "record": ["StepRecord"],
+    "relu": [
+        "ReLUInterpolator",
+        "convex_interpolant",
+        "multitask_path_norm",
+        "neuron_sharing",
+    ],
     "scorers": ["SCORERS"],
     "study": ["Study"],
     "tablemodel": ["TableModel"],

@@ -37,7 +37,7 @@ LAYERS = [
     "certificate_report",
     "pareto machine testing findings displays",
     "scorers callbacks",
-    "curvature",
+    "curvature relu",
     "estimators",
     "descent",
     "compatibility",

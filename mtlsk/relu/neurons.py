@@ -1,0 +1,86 @@
+"""How far tasks share the neurons of a network with one hidden layer, and its path norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mtlsk.modules import HardSharing
+
+
+def multitask_path_norm(net: Any) -> Tensor:
+    """Return sum_k |v_k|_2 |w_k|_2 over the hidden neurons, what weight decay comes to minimise.
+
+    w_k are the weights into neuron k, without its bias, and v_k those out of it, one an output.
+    Differentiable, 0-dimensional.
+
+    Parameters
+    ----------
+    net : HardSharing, or a fitted estimator of one
+        With one hidden layer and relu.
+
+    Raises
+    ------
+    ValueError
+        For another module, other depths, other activations.
+
+    **Reference** arXiv 2410.21696.
+    """
+    inner, outer = _layers(net)
+    norm: Tensor = (inner.norm(dim=1) * outer.norm(dim=0)).sum()
+    return norm
+
+
+def neuron_sharing(of: Any, tol: float = 1e-3) -> float:
+    """Return the mean over active neurons of max_t |v_kt| / |v_k|_1: 1 alone, 1/T shared by all.
+
+    Parameters
+    ----------
+    of : array of shape (M, T), HardSharing, or a fitted estimator of one
+        Output weights v_k, a row a neuron; a net as for ``multitask_path_norm``.
+    tol : float
+        A neuron is active if |v_k|_2 |w_k|_2 (|v_k|_2 of an array) exceeds this share of the
+        largest: trained neurons shrink towards zero without reaching it.
+
+    Raises
+    ------
+    ValueError
+        For arrays of other shapes or not finite, and if all weights are zero.
+
+    **Reference** arXiv 2410.21696.
+    """
+    if isinstance(of, nn.Module) or hasattr(of, "module_"):
+        inner, outer = (w.detach().double().cpu().numpy() for w in _layers(of))
+        weights: NDArray[np.float64] = outer.T
+        size = np.linalg.norm(weights, axis=1) * np.linalg.norm(inner, axis=1)
+    else:
+        weights = np.asarray(of, dtype=np.float64)
+        if weights.ndim != 2 or not weights.size:
+            raise ValueError(f"output weights have the shape {weights.shape}; (neurons, tasks)")
+        size = np.linalg.norm(weights, axis=1)
+    if not np.isfinite(size).all():
+        raise ValueError("some weights are not finite: did the training diverge?")
+    if not size.max() > 0:
+        raise ValueError("all neurons are zero: there is none that tasks could share")
+    active = np.abs(weights[size > tol * size.max()])
+    return float((active.max(axis=1) / active.sum(axis=1)).mean())
+
+
+def _layers(net: Any) -> tuple[Tensor, Tensor]:
+    """Return the weights into (M, d) and out of (T, M) the one hidden layer."""
+    module = getattr(net, "module_", net)
+    module = getattr(module, "_orig_mod", module)  # of a compiled one
+    if not isinstance(module, HardSharing):
+        raise ValueError(f"{type(module).__name__} is not a HardSharing net, nor fitted with one")
+    layers = list(module.trunk)
+    if [type(layer) for layer in layers] != [nn.Linear, nn.ReLU]:
+        found = ", ".join(type(layer).__name__ for layer in layers) or "nothing"
+        raise ValueError(
+            f"the trunk is {found}; the path norm is that of one hidden layer with relu: "
+            "hidden_layer_sizes=(width,), activation='relu'"
+        )
+    inner: Any = layers[0]
+    return inner.weight, module.head.weight
