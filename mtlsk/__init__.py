@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     )
     from mtlsk.linear_mtl import exploration_test, reachability_gap
     from mtlsk.record import StepRecord
+    from mtlsk.regularizers import multitask_path_norm
     from mtlsk.relu import (
         ReLUInterpolator,
         convex_interpolant,
-        multitask_path_norm,
         neuron_sharing,
     )
     from mtlsk.scorers import SCORERS
@@ -98,10 +98,10 @@ _HOME = {
     ],
     "linear_mtl": ["exploration_test", "reachability_gap"],
     "record": ["StepRecord"],
+    "regularizers": ["multitask_path_norm"],
     "relu": [
         "ReLUInterpolator",
         "convex_interpolant",
-        "multitask_path_norm",
         "neuron_sharing",
     ],
     "scorers": ["SCORERS"],

@@ -122,8 +122,11 @@ def test_training_reaches_the_convex_optimum_on_five_points(k):
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"hidden_layer_sizes": (4, 4)}, "one hidden layer of ReLUs; use hidden_layer_sizes"),
-        ({"activation": "tanh"}, "one hidden layer of ReLUs"),
+        (
+            {"hidden_layer_sizes": (4, 4)},
+            "Linear, ReLU, Linear, ReLU; the path norm is",
+        ),
+        ({"activation": "tanh"}, "one hidden layer with relu"),
         ({"optimizer": "LBFGS"}, "optimizer='LBFGS' takes several steps in one"),
         ({"regularizer__strength": -1.0}, "strength=-1.0 is not allowed"),
         ({"regularizer": "pathnor"}, "unknown regularizer 'pathnor' .did you mean 'PathNorm'"),

@@ -15,10 +15,10 @@ from mtlsk import (
     MultiTaskRegressor,
     ReLUInterpolator,
     convex_interpolant,
-    multitask_path_norm,
     neuron_sharing,
 )
 from mtlsk.modules import HardSharing
+from mtlsk.regularizers import multitask_path_norm
 from mtlsk.relu import kernel_approximation, relu_dictionary
 from mtlsk.relu.piecewise import PiecewiseLinear, ambiguous_intervals
 
@@ -349,6 +349,6 @@ def test_what_cannot_be_solved_is_refused(monkeypatch):
 
 
 def test_the_names_are_the_package_s():
-    for name in ("ReLUInterpolator", "convex_interpolant", "multitask_path_norm"):
+    for name in ("ReLUInterpolator", "convex_interpolant", "neuron_sharing"):
         assert name in mtlsk.__all__
         assert getattr(mtlsk, name) is getattr(mtlsk.relu, name)

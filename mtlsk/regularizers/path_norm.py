@@ -11,17 +11,28 @@ from mtlsk.domains import Interval
 from mtlsk.regularizers.base import Rates, Regularizer
 
 
-def _layers(module: nn.Module) -> tuple[nn.Linear, nn.Linear]:
-    """Return the hidden layer and the head of a shallow ReLU net."""
+def shallow_layers(net: Any) -> tuple[nn.Linear, nn.Linear]:
+    """Return the hidden layer and the head of a net of one hidden layer with ReLU.
+
+    Raises
+    ------
+    ValueError
+        For another net.
+    """
+    module = getattr(net, "module_", net)
+    module = getattr(module, "_orig_mod", module)  # of a compiled one
     trunk: Any = getattr(module, "trunk", None)
     head: Any = getattr(module, "head", None)
-    parts: list[Any] = list(trunk) if isinstance(trunk, nn.Sequential) else []
-    if [type(p) for p in parts] != [nn.Linear, nn.ReLU] or not isinstance(head, nn.Linear):
+    if not (isinstance(trunk, nn.Sequential) and isinstance(head, nn.Linear)):
+        raise ValueError(f"{type(module).__name__} is not a HardSharing net, nor fitted with one")
+    layers: list[Any] = list(trunk)
+    if [type(layer) for layer in layers] != [nn.Linear, nn.ReLU]:
+        found = ", ".join(type(layer).__name__ for layer in layers) or "nothing"
         raise ValueError(
-            "the path norm is of one hidden layer of ReLUs; use hidden_layer_sizes of one number, "
-            "activation='relu' and the default module"
+            f"the trunk is {found}; the path norm is that of one hidden layer with relu: "
+            "hidden_layer_sizes=(width,), activation='relu'"
         )
-    return parts[0], head
+    return layers[0], head
 
 
 def _norms(hidden: nn.Linear, head: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -29,25 +40,26 @@ def _norms(hidden: nn.Linear, head: nn.Linear) -> tuple[Tensor, Tensor]:
     return hidden.weight.norm(dim=1), head.weight.norm(dim=0)
 
 
-def multitask_path_norm(module: nn.Module) -> Tensor:
+def multitask_path_norm(net: Any) -> Tensor:
     """Return sum_k |w_k|_2 |v_k|_2 of f(x) = sum_k v_k (w_k'x + b_k)_+ + Ax + c, a number.
 
     w_k (d,) are a neuron's input weights and v_k (T,) those to all T outputs; b, A and c are free.
     It is the smallest (1/2) sum_k |w_k|^2 + |v_k|^2 among the nets that compute f by the same
-    neurons, and reached where |w_k| = |v_k| (:func:`balance`).
+    neurons, and reached where |w_k| = |v_k| (:func:`balance`): what weight decay comes to
+    minimise. Differentiable.
 
     Parameters
     ----------
-    module : HardSharing of one hidden layer with ReLU
+    net : HardSharing of one hidden layer with ReLU, or an estimator fitted with one
 
     Raises
     ------
     ValueError
-        For another module.
+        For another net.
 
     **Reference** arXiv 2410.21696 (the norm); checked.
     """
-    inner, outer = _norms(*_layers(module))
+    inner, outer = _norms(*shallow_layers(net))
     return (inner * outer).sum()
 
 
@@ -63,7 +75,7 @@ def balance(module: nn.Module) -> None:
     ValueError
         As :func:`multitask_path_norm`.
     """
-    hidden, head = _layers(module)
+    hidden, head = shallow_layers(module)
     inner, outer = _norms(hidden, head)
     alive = (inner > 0) & (outer > 0)
     scale = torch.where(alive, outer / inner, torch.ones_like(inner)).sqrt()
@@ -106,7 +118,7 @@ class PathNorm(Regularizer):
 
     def check(self, module: nn.Module) -> None:
         """Raise ValueError for a net that is not one hidden layer with ReLU."""
-        _layers(module)
+        shallow_layers(module)
 
     def penalty(self, module: nn.Module) -> Tensor:
         """Return strength * sum_k |w_k| |v_k|."""
@@ -115,7 +127,7 @@ class PathNorm(Regularizer):
     @torch.no_grad()
     def shrink(self, module: nn.Module, rates: Rates) -> None:
         """Take the two proximal steps."""
-        hidden, head = _layers(module)
+        hidden, head = shallow_layers(module)
         inner, outer = _norms(hidden, head)
         step = rates.get(head.weight, 0.0) * self.strength
         head.weight *= _kept(step * inner, outer)
@@ -125,7 +137,7 @@ class PathNorm(Regularizer):
 
     def statistics(self, module: nn.Module) -> dict[str, float]:
         """Return the penalty and the number of neurons that have a part in the net."""
-        _, outer = _norms(*_layers(module))
+        _, outer = _norms(*shallow_layers(module))
         return {**super().statistics(module), "neurons": int((outer > 0).sum())}
 
 

@@ -4,7 +4,7 @@ from mtlsk.relu.convex import ConvexInterpolant, convex_interpolant, relu_dictio
 from mtlsk.relu.interpolator import ReLUInterpolator
 from mtlsk.relu.kernel import kernel_coefficients, kernel_values
 from mtlsk.relu.large import KernelApproximation, kernel_approximation
-from mtlsk.relu.neurons import multitask_path_norm, neuron_sharing
+from mtlsk.relu.neurons import neuron_sharing
 from mtlsk.relu.piecewise import PiecewiseLinear, ambiguous_intervals, merge_kinks
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "kernel_coefficients",
     "kernel_values",
     "merge_kinks",
-    "multitask_path_norm",
     "neuron_sharing",
     "relu_dictionary",
 ]

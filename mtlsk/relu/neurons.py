@@ -1,4 +1,4 @@
-"""How far tasks share the neurons of a network with one hidden layer, and its path norm."""
+"""How far tasks share the neurons of a network with one hidden layer."""
 
 from __future__ import annotations
 
@@ -6,32 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from mtlsk.modules import HardSharing
-
-
-def multitask_path_norm(net: Any) -> Tensor:
-    """Return sum_k |v_k|_2 |w_k|_2 over the hidden neurons, what weight decay comes to minimise.
-
-    w_k are the weights into neuron k, without its bias, and v_k those out of it, one an output.
-    Differentiable, 0-dimensional.
-
-    Parameters
-    ----------
-    net : HardSharing, or a fitted estimator of one
-        With one hidden layer and relu.
-
-    Raises
-    ------
-    ValueError
-        For another module, other depths, other activations.
-
-    **Reference** arXiv 2410.21696.
-    """
-    inner, outer = _layers(net)
-    norm: Tensor = (inner.norm(dim=1) * outer.norm(dim=0)).sum()
-    return norm
+from mtlsk.regularizers import shallow_layers
 
 
 def neuron_sharing(of: Any, tol: float = 1e-3) -> float:
@@ -53,7 +30,7 @@ def neuron_sharing(of: Any, tol: float = 1e-3) -> float:
     **Reference** arXiv 2410.21696.
     """
     if isinstance(of, nn.Module) or hasattr(of, "module_"):
-        inner, outer = (w.detach().double().cpu().numpy() for w in _layers(of))
+        inner, outer = (la.weight.detach().double().cpu().numpy() for la in shallow_layers(of))
         weights: NDArray[np.float64] = outer.T
         size = np.linalg.norm(weights, axis=1) * np.linalg.norm(inner, axis=1)
     else:
@@ -67,20 +44,3 @@ def neuron_sharing(of: Any, tol: float = 1e-3) -> float:
         raise ValueError("all neurons are zero: there is none that tasks could share")
     active = np.abs(weights[size > tol * size.max()])
     return float((active.max(axis=1) / active.sum(axis=1)).mean())
-
-
-def _layers(net: Any) -> tuple[Tensor, Tensor]:
-    """Return the weights into (M, d) and out of (T, M) the one hidden layer."""
-    module = getattr(net, "module_", net)
-    module = getattr(module, "_orig_mod", module)  # of a compiled one
-    if not isinstance(module, HardSharing):
-        raise ValueError(f"{type(module).__name__} is not a HardSharing net, nor fitted with one")
-    layers = list(module.trunk)
-    if [type(layer) for layer in layers] != [nn.Linear, nn.ReLU]:
-        found = ", ".join(type(layer).__name__ for layer in layers) or "nothing"
-        raise ValueError(
-            f"the trunk is {found}; the path norm is that of one hidden layer with relu: "
-            "hidden_layer_sizes=(width,), activation='relu'"
-        )
-    inner: Any = layers[0]
-    return inner.weight, module.head.weight
