@@ -94,8 +94,11 @@ class PathNorm(Regularizer):
     v_k <- (1 - lr strength |w_k| / |v_k|)_+ v_k, then w_k <- (1 - lr strength |v_k| / |w_k|)_+ w_k
 
     A neuron with v_k = 0 has no part in the net; its w_k is left, so that it may come back where
-    the loss asks for more than R costs. ``history_`` gets ``penalty`` (R) and ``neurons`` (those
-    with v_k != 0) of each epoch.
+    the loss asks for more than R costs. Two factors that shrink with each other decay like
+    exp(-lr strength steps), so neurons of little use take about 1 / (lr strength) steps to be zero.
+    (Rescaled to |w_k| = 1 they would take fewer, but a neuron of small w_k and large b_k then has
+    gradients so large that the usual learning rates diverge.) ``history_`` gets ``penalty`` (R) and
+    ``neurons`` (those with v_k != 0) of each epoch.
 
     Parameters
     ----------
