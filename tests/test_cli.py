@@ -104,7 +104,7 @@ def commands():
 
 def test_every_command_has_a_sentence_and_an_example_that_it_understands():
     found = commands()
-    assert len(found) == 10
+    assert len(found) == 11
     for words, parser in found:
         sentence, *_, last = parser.description.split("\n")
         assert re.fullmatch(r"[A-Z].*[.,:]?", sentence)

@@ -117,6 +117,11 @@ def test_tasks_with_room_are_bettered_at_no_cost_to_the_worst():
     rows = gram.factor * np.sqrt(gram.scale)[:, None]
     found = balanced_solution(G, 3, squares)
     plain, _ = highest(rows, 3, -squares, 1, 0)
+    t = np.sqrt(np.clip(G.diagonal() - plain, 0, None))
+    sizes = [
+        (s * t) @ np.linalg.solve(G, s * t) for s in np.array(list(product((1, -1), repeat=4)))
+    ]
+    assert min(abs(size - 1) for size in sizes) < 1e-6  # a model of rank 3
     assert found.level == pytest.approx((plain - squares).min(), rel=1e-6)
     assert (found.v >= plain - 1e-6 * np.trace(G)).all()
     assert reachability_gap(found.v, G, 3) > -1e-5

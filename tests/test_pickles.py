@@ -23,7 +23,13 @@ from skorch.dataset import ValidSplit
 from skorch.exceptions import DeviceWarning
 from torch import nn
 
-from mtlsk import SKOPS_TRUSTED, MultiTaskClassifier, MultiTaskNet, MultiTaskRegressor
+from mtlsk import (
+    SKOPS_TRUSTED,
+    MultiTaskClassifier,
+    MultiTaskNet,
+    MultiTaskRegressor,
+    RandomizedFront,
+)
 from mtlsk.aggregators import AGGREGATORS, ConicGrad
 from mtlsk.controllers import CONTROLLERS, Chain, Controller
 from mtlsk.engines import ENGINES
@@ -277,6 +283,7 @@ def test_the_list_of_trusted_types_is_what_nets_need():
         needed |= types_of(make(criterion=name, max_epochs=1).fit(X, Y))
     needed |= types_of(MultiTaskNet((4,), max_epochs=1, random_state=0).fit(X, MIXED))
     needed |= types_of(MultiTaskClassifier((4,), max_epochs=1, random_state=0).fit(X, MIXED["a"]))
+    needed |= types_of(RandomizedFront().fit(X, np.c_[X[:, 0], X[:, 0] - X[:, 1]]))
     for owner, spec in members():
         net = make(**fits(owner, spec)).fit(X, Y)
         found = types_of(net)
