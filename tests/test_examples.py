@@ -12,7 +12,10 @@ from mtlsk.aggregators import AGGREGATORS
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-QUICK = {"conicgrad_toy": ["--steps", "60", "--lr", "0.05"]}
+QUICK = {
+    "conicgrad_toy": ["--steps", "60", "--lr", "0.05"],
+    "char_lm": ["--epochs", "2"],
+}
 
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)

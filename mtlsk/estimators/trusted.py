@@ -13,7 +13,7 @@ from mtlsk.estimators.batches import batches
 from mtlsk.estimators.classifier import MultiTaskClassifier
 from mtlsk.estimators.net import MultiTaskNet
 from mtlsk.estimators.regressor import MultiTaskRegressor
-from mtlsk.modules import CRITERIA, HardSharing, Task
+from mtlsk.modules import CRITERIA, CharLM, HardSharing, Task
 from mtlsk.optimizers import OPTIMIZERS
 
 
@@ -23,6 +23,7 @@ def _trusted() -> list[str]:
         MultiTaskClassifier,
         MultiTaskNet,
         HardSharing,
+        CharLM,
         Task,
         batches,
         Dataset,
@@ -37,7 +38,7 @@ def _trusted() -> list[str]:
 SKOPS_TRUSTED: list[str] = _trusted()
 """For ``skops.io.load(file, trusted=SKOPS_TRUSTED)``: what mtlsk puts into the file of a net.
 
-The estimators, their default module, tasks and criteria, the loader and the class of data sets,
+The estimators, their modules, tasks and criteria, the loader and the class of data sets,
 and, where they are given as classes or objects rather than names, our aggregators, controllers,
 engines and optimizers, and skorch's ``ValidSplit``. A module, criterion or callback of your own is
 not in it: look at ``skops.io.get_untrusted_types`` and add what you trust. None of these types runs
