@@ -32,7 +32,8 @@ if options.text is None:
 text = load_text(options.text, context=12, stride=3, min_count=5)
 print(text.DESCR)
 train = text.split == "train"  # the end of the text is the test part
-X, y, X_test, y_test = (t[rows] for rows in (train, ~train) for t in (text.data, text.target))
+parts = [(text.data[rows], text.target[rows]) for rows in (train, ~train)]
+(X, y), (X_test, y_test) = parts
 
 # %% One net, its gradients joined by ConicGrad
 net = MultiTaskClassifier(
@@ -56,7 +57,7 @@ found = net.task_gramian(X_test, y_test)[1].numpy()
 for name, loss, base in zip(text.target_names, found, unigram, strict=True):
     print(f"{name:>13}: {loss:.3f} nats, unigram {base:.3f}")
 
-# %% Pictures: the losses over the epochs, and the cosines between the task gradients on the test part
+# %% Pictures: the losses over the epochs, and which tasks conflict on the test part
 figure = Figure(figsize=(10, 4), layout="constrained")
 left, right = figure.subplots(1, 2)
 for name, losses, base in zip(

@@ -11,6 +11,7 @@ from mtlsk.controllers import CONTROLLERS
 from mtlsk.engines import ENGINES
 from mtlsk.estimators.batches import batches
 from mtlsk.estimators.classifier import MultiTaskClassifier
+from mtlsk.estimators.decomposed import DecomposedRegressor
 from mtlsk.estimators.net import MultiTaskNet
 from mtlsk.estimators.regressor import MultiTaskRegressor
 from mtlsk.modules import CRITERIA, CharLM, HardSharing, Task
@@ -22,6 +23,7 @@ def _trusted() -> list[str]:
         MultiTaskRegressor,
         MultiTaskClassifier,
         MultiTaskNet,
+        DecomposedRegressor,
         HardSharing,
         CharLM,
         Task,
