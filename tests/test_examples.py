@@ -15,6 +15,8 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 QUICK = {
     "conicgrad_toy": ["--steps", "60", "--lr", "0.05"],
     "path_norm": ["--epochs", "100"],
+    "char_lm": ["--epochs", "2"],
+    "prescribed_conflict": ["--steps", "5"],
 }
 
 

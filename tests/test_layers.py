@@ -42,7 +42,7 @@ LAYERS = [
     "descent",
     "compatibility",
     "engines aggregators controllers optimizers modules",
-    "certificates regularizers",
+    "certificates regularizers decomposition",
     "autodiff linear_graph linear_mtl gramian simplex record taskmap",
     "component datasets",
     "domains whole drawing",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import os
 import zlib
 from importlib import import_module
+from pathlib import Path
 
 import pandas as pd
 
-from ._naming import listing
+from ._naming import did_you_mean, listing
 
-__all__ = ["SUFFIXES", "read_frame"]
+__all__ = ["SUFFIXES", "read_bytes", "read_frame"]
 
 # suffix -> separator; None is Parquet
 SUFFIXES: dict[str, str | None] = {
@@ -22,6 +24,21 @@ SUFFIXES: dict[str, str | None] = {
     ".tsv.gz": "\t",
     ".parquet": None,
 }
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Return what a file holds; one line for a file that is not there or cannot be read."""
+    file = Path(path)
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        siblings = [other.name for other in file.parent.iterdir()] if file.parent.is_dir() else []
+        guess = did_you_mean(file.name, siblings) or "; check the path"
+        raise FileNotFoundError(f"there is no file {os.fspath(path)}{guess}") from None
+    except OSError as error:
+        if file.is_dir():
+            raise ValueError(f"{path} is a directory; give one file in it") from error
+        raise ValueError(f"{path} cannot be read ({error.strerror}); check its rights") from error
 
 
 def _unique(names: list[str], label: str) -> None:

@@ -13,23 +13,9 @@ from sklearn.utils import Bunch
 
 from ._columns import feature_column, target_column
 from ._naming import did_you_mean, listing
-from ._read import read_frame
+from ._read import read_bytes, read_frame
 
 __all__ = ["load_table", "read_table", "write_table"]
-
-
-def _read_bytes(path: str | os.PathLike[str]) -> bytes:
-    file = Path(path)
-    try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        siblings = [other.name for other in file.parent.iterdir()] if file.parent.is_dir() else []
-        guess = did_you_mean(file.name, siblings) or "; check the path"
-        raise FileNotFoundError(f"there is no file {os.fspath(path)}{guess}") from None
-    except OSError as error:
-        if file.is_dir():
-            raise ValueError(f"{path} is a directory; give one file in it") from error
-        raise ValueError(f"{path} cannot be read ({error.strerror}); check its rights") from error
 
 
 def _names(asked: str | Sequence[str], columns: list[str], what: str) -> list[str]:
@@ -83,7 +69,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     FileNotFoundError, ImportError or ValueError
         In one line, for a file that cannot be read as a whole or has no rows.
     """
-    return _frame(_read_bytes(path), Path(path).name)
+    return _frame(read_bytes(path), Path(path).name)
 
 
 def _frame(content: bytes, label: str) -> pd.DataFrame:
@@ -136,7 +122,7 @@ def load_table(
         target that is no number or has no label, inf, dates, and a table without rows. A row
         is counted from 1 under the header.
     """
-    content = _read_bytes(path)
+    content = read_bytes(path)
     label = Path(path).name
     frame = _frame(content, label)
     if frame.shape[1] < 2:

@@ -1,6 +1,7 @@
 """Estimators with the interface of scikit-learn."""
 
 from mtlsk.estimators.classifier import MultiTaskClassifier
+from mtlsk.estimators.decomposed import DecomposedRegressor
 from mtlsk.estimators.net import MultiTaskNet
 from mtlsk.estimators.randomized_front import RandomizedFront
 from mtlsk.estimators.reduced_rank import ReducedRankRegressor
@@ -11,6 +12,7 @@ from mtlsk.estimators.trusted import SKOPS_TRUSTED
 
 __all__ = [
     "SKOPS_TRUSTED",
+    "DecomposedRegressor",
     "MultiTaskClassifier",
     "MultiTaskNet",
     "MultiTaskRegressor",

@@ -127,7 +127,11 @@ def export_module(
     compiled = getattr(module, "_orig_mod", module)  # by torch.compile
     predictor = Predictor(copy.deepcopy(compiled).cpu(), link).eval()
     dtype = next((p.dtype for p in predictor.parameters()), torch.float32)
-    rows = torch.linspace(-1, 1, 2 * ROWS * n_features, dtype=dtype).reshape(2 * ROWS, n_features)
+    # a module that does not take any numbers, such as one of codes, brings rows that it takes
+    example_rows = getattr(compiled, "example_rows", None)
+    count = 2 * ROWS
+    rows = torch.linspace(-1, 1, count * n_features, dtype=dtype).reshape(count, n_features)
+    rows = rows if example_rows is None else example_rows(count).to(rows)
     try:
         with quiet(), torch.no_grad():
             shapes = {INPUT: {0: torch.export.Dim("rows")}}

@@ -11,11 +11,12 @@ from mtlsk.controllers import CONTROLLERS
 from mtlsk.engines import ENGINES
 from mtlsk.estimators.batches import batches
 from mtlsk.estimators.classifier import MultiTaskClassifier
+from mtlsk.estimators.decomposed import DecomposedRegressor
 from mtlsk.estimators.net import MultiTaskNet
 from mtlsk.estimators.randomized_front import RandomizedFront
 from mtlsk.estimators.reduced_rank import ReducedRankRegressor
 from mtlsk.estimators.regressor import MultiTaskRegressor
-from mtlsk.modules import CRITERIA, HardSharing, Task
+from mtlsk.modules import CRITERIA, CharLM, HardSharing, Task
 from mtlsk.optimizers import OPTIMIZERS
 from mtlsk.regularizers import REGULARIZERS
 
@@ -27,7 +28,9 @@ def _trusted() -> list[str]:
         MultiTaskNet,
         RandomizedFront,
         ReducedRankRegressor,
+        DecomposedRegressor,
         HardSharing,
+        CharLM,
         Task,
         batches,
         Dataset,
@@ -42,7 +45,7 @@ def _trusted() -> list[str]:
 SKOPS_TRUSTED: list[str] = _trusted()
 """For ``skops.io.load(file, trusted=SKOPS_TRUSTED)``: what mtlsk puts into the file of a net.
 
-The estimators, their default module, tasks and criteria, the loader and the class of data sets,
+The estimators, their modules, tasks and criteria, the loader and the class of data sets,
 and, where they are given as classes or objects rather than names, our aggregators, controllers,
 engines, optimizers and regularizers, and skorch's ``ValidSplit``. A module, criterion or callback
 of your own is not in it: look at ``skops.io.get_untrusted_types`` and add what you trust. None of
