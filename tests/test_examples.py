@@ -15,6 +15,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 QUICK = {
     "conicgrad_toy": ["--steps", "60", "--lr", "0.05"],
     "char_lm": ["--epochs", "2"],
+    "holomorphic": ["--epochs", "300"],
     "prescribed_conflict": ["--steps", "5"],
 }
 

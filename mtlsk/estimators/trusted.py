@@ -14,7 +14,7 @@ from mtlsk.estimators.classifier import MultiTaskClassifier
 from mtlsk.estimators.decomposed import DecomposedRegressor
 from mtlsk.estimators.net import MultiTaskNet
 from mtlsk.estimators.regressor import MultiTaskRegressor
-from mtlsk.modules import CRITERIA, CharLM, HardSharing, Task
+from mtlsk.modules import CRITERIA, CharLM, HardSharing, HolomorphicSharing, Task
 from mtlsk.optimizers import OPTIMIZERS
 
 
@@ -26,6 +26,7 @@ def _trusted() -> list[str]:
         DecomposedRegressor,
         HardSharing,
         CharLM,
+        HolomorphicSharing,
         Task,
         batches,
         Dataset,
