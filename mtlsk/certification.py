@@ -10,10 +10,16 @@ import pandas as pd
 
 from mtlsk.certificate_report import CertificateReport
 from mtlsk.certificates import Certificate, gram_certificates
-from mtlsk.curvature import hessian_shares, moment_correlation, reachable_zero
+from mtlsk.curvature import (
+    hessian_shares,
+    levi_certificates,
+    moment_correlation,
+    reachable_zero,
+)
 from mtlsk.curvature.hessian import OBJECTIVES
 from mtlsk.descent import split_parameters
 from mtlsk.findings import Measured, findings
+from mtlsk.modules import HolomorphicSharing
 from mtlsk.scorers import rounding_of, unwrap
 from mtlsk.scorers.inside import names_of
 
@@ -139,3 +145,5 @@ def _curvature(net: Any, X: Any, y: Any, lipschitz: float | str) -> Iterator[Cer
     except ValueError as error:
         yield Certificate(name, None, reason=str(error), **about)
     yield reachable_zero(net, X, y, lipschitz=lipschitz)
+    if isinstance(net.module_, HolomorphicSharing):
+        yield from levi_certificates(net, X, y)

@@ -16,6 +16,7 @@ QUICK = {
     "conicgrad_toy": ["--steps", "60", "--lr", "0.05"],
     "path_norm": ["--epochs", "100"],
     "char_lm": ["--epochs", "2"],
+    "holomorphic": ["--epochs", "300"],
     "prescribed_conflict": ["--steps", "5"],
 }
 

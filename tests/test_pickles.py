@@ -34,7 +34,7 @@ from mtlsk.aggregators import AGGREGATORS, ConicGrad
 from mtlsk.controllers import CONTROLLERS, Chain, Controller
 from mtlsk.engines import ENGINES
 from mtlsk.estimators import DecomposedRegressor
-from mtlsk.modules import CRITERIA, CharLM
+from mtlsk.modules import CRITERIA, CharLM, HolomorphicSharing
 from mtlsk.optimizers import OPTIMIZERS
 from mtlsk.regularizers import REGULARIZERS
 
@@ -287,6 +287,8 @@ def test_the_list_of_trusted_types_is_what_nets_need():
     needed |= types_of(RandomizedFront().fit(X, np.c_[X[:, 0], X[:, 0] - X[:, 1]]))
     characters = MultiTaskRegressor(module=CharLM, module__width=4, max_epochs=1, random_state=0)
     needed |= types_of(characters.fit(np.eye(40, 4), Y))
+    pairs = make(hidden_layer_sizes=(64, 64), module=HolomorphicSharing).fit(X, Y)
+    needed |= types_of(pairs)
     needed |= types_of(DecomposedRegressor((4,), max_epochs=1, random_state=0).fit(X, Y))
     for owner, spec in members():
         net = make(**fits(owner, spec)).fit(X, Y)

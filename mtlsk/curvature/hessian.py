@@ -161,6 +161,13 @@ def _products(
     return whole, part
 
 
+def real_hessian(copy: Copy64) -> Tensor:
+    """Return the Hessian (M, M) of the mean task loss, a product a column."""
+    whole, _ = _products(copy, "mean_loss")
+    found = torch.from_numpy(np.stack([whole(v) for v in np.eye(copy.size)]))
+    return (found + found.T) / 2
+
+
 def _spectra(
     whole: Callable[[Vector], Vector],
     part: Callable[[Vector], Vector],

@@ -130,15 +130,16 @@ def estimated_lipschitz(
             v = torch.randn(copy.size, generator=generator, dtype=torch.float64).to(here)
             length = radius * (1.0 if i % 2 else (i + 1) / samples)
             steps = copy.unflatten(v * (length / v.norm()))
-            _move(copy, [c + step for c, step in zip(centre, steps, strict=True)])
+            move(copy, [c + step for c, step in zip(centre, steps, strict=True)])
             change = residual_jacobian(copy, labelled) - here
             largest = max(largest, float(torch.linalg.matrix_norm(change, 2)) / length)
     finally:
-        _move(copy, centre)
+        move(copy, centre)
     return largest
 
 
-def _move(copy: Copy64, values: list[Tensor]) -> None:
+def move(copy: Copy64, values: list[Tensor]) -> None:
+    """Set the parameters of a copy."""
     with torch.no_grad():
         for p, value in zip(copy.parameters, values, strict=True):
             p.copy_(value)

@@ -16,7 +16,7 @@ from mtlsk.estimators.net import MultiTaskNet
 from mtlsk.estimators.randomized_front import RandomizedFront
 from mtlsk.estimators.reduced_rank import ReducedRankRegressor
 from mtlsk.estimators.regressor import MultiTaskRegressor
-from mtlsk.modules import CRITERIA, CharLM, HardSharing, Task
+from mtlsk.modules import CRITERIA, CharLM, HardSharing, HolomorphicSharing, Task
 from mtlsk.optimizers import OPTIMIZERS
 from mtlsk.regularizers import REGULARIZERS
 
@@ -31,6 +31,7 @@ def _trusted() -> list[str]:
         DecomposedRegressor,
         HardSharing,
         CharLM,
+        HolomorphicSharing,
         Task,
         batches,
         Dataset,

@@ -6,6 +6,7 @@ columns of the output belong to tasks.
 
 from mtlsk.modules.char_lm import CharLM
 from mtlsk.modules.hard_sharing import ACTIVATIONS, HardSharing
+from mtlsk.modules.holomorphic import HOLOMORPHIC, HolomorphicSharing
 from mtlsk.modules.tasks import (
     CRITERIA,
     KINDS,
@@ -23,11 +24,13 @@ from mtlsk.modules.tasks import (
 __all__ = [
     "ACTIVATIONS",
     "CRITERIA",
+    "HOLOMORPHIC",
     "KINDS",
     "OF_MATRICES",
     "CharLM",
     "ElementCriterion",
     "HardSharing",
+    "HolomorphicSharing",
     "Task",
     "absolute_error",
     "binary_log_loss",
