@@ -1,11 +1,15 @@
 """load_text: codes, questions, parts that do not overlap, and one line for what is wrong."""
 
+import gzip
 import hashlib
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from mtlsk import MultiTaskClassifier
 from mtlsk.datasets import TEXT_TASKS, load_text
+from mtlsk.modules import CharLM
 
 TEXT = "Ab cd.\nEf gh ij, Kl mn op.\nQr st uv wx yz!\n"
 
@@ -113,3 +117,32 @@ def test_a_missing_file_and_a_folder(tmp_path, path):
 def test_parameters_that_are_refused(path, params, words):
     with pytest.raises(ValueError, match=words):
         load_text(path, **params)
+
+
+def test_a_packed_file_is_the_same_text(tmp_path):
+    text = "to be or not to be, that is the question. " * 9
+    (tmp_path / "plain.txt").write_text(text)
+    (tmp_path / "packed.txt.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "torn.txt.gz").write_bytes(gzip.compress(text.encode())[:-9])
+    plain, packed = (load_text(tmp_path / n, context=8) for n in ("plain.txt", "packed.txt.gz"))
+    pd.testing.assert_frame_equal(plain.data, packed.data)
+    with pytest.raises(ValueError, match=r"torn\.txt\.gz is no whole gzip file"):
+        load_text(tmp_path / "torn.txt.gz")
+
+
+def test_a_book_of_plays(data_dir):
+    """The next character is guessed better than by how often each comes."""
+    text = load_text(data_dir / "tinyshakespeare.txt.gz", context=16, stride=400)
+    train = np.asarray(text.split == "train")
+    assert len(text.vocabulary) == 65
+    net = MultiTaskClassifier(
+        module=CharLM, module__width=32, aggregator="MGDA", max_epochs=4, random_state=0
+    ).fit(text.data[train], text.target[train])
+    found = net.predict_proba(text.data[~train])[text.target_names.index("next")]
+    classes = list(net.classes_[text.target_names.index("next")])
+    answers = text.target["next"][~train]
+    share = text.target["next"][train].value_counts(normalize=True)
+    known = answers.isin(classes)
+    places = [classes.index(a) for a in answers[known]]
+    cross_entropy = -np.log(found[known.to_numpy()][np.arange(len(places)), places]).mean()
+    assert cross_entropy < -np.log(share[answers[known]]).mean() - 0.1

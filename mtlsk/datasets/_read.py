@@ -79,12 +79,18 @@ def _numbers(table: pd.DataFrame) -> int:
     return sum(pd.api.types.is_numeric_dtype(table[name]) for name in table)
 
 
+def unpacked(content: bytes, label: str) -> bytes:
+    """Return the bytes of a file, those within where its name ends in .gz."""
+    if not label.lower().endswith(".gz"):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{label} is no whole gzip file ({error}); fetch it again") from error
+
+
 def _read_text(content: bytes, separator: str, label: str) -> pd.DataFrame:
-    if label.lower().endswith(".gz"):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{label} is no whole gzip file ({error}); fetch it again") from error
+    content = unpacked(content, label)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
 from ._naming import did_you_mean, listing
-from ._read import read_bytes
+from ._read import read_bytes, unpacked
 
 __all__ = ["TEXT_TASKS", "load_text"]
 
@@ -51,7 +51,7 @@ def load_text(
     Parameters
     ----------
     path : path
-        A text file in UTF-8, with or without a byte order mark.
+        A text file in UTF-8, with or without a byte order mark; ``.gz`` is unpacked.
     context : int
         T, characters in a row, at least 1.
     tasks : sequence of str
@@ -88,7 +88,7 @@ def load_text(
         raise ValueError(f"test_size is {test_size!r}; give a share from 0 to below 1")
     names = _tasks(tasks)
     label, content = Path(path).name, read_bytes(path)
-    text = _text(content, label)
+    text = _text(unpacked(content, label), label)
     vocabulary = _vocabulary(text, min_count)
     place = {character: i for i, character in enumerate(vocabulary)}
     unknown = place.get(UNKNOWN, 0)
