@@ -139,6 +139,20 @@ def test_what_cannot_be_is_one_line(params, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("params", "new"),
+    [({"hidden_layer_sizes": (4, 4)}, {"regularizer": "path_norm"}), ({}, {"optimizer": "LBFGS"})],
+)
+def test_what_cannot_be_is_not_set_on_a_fitted_net(params, new):
+    kept = {"regularizer": None} if "regularizer" in new else {}
+    net = make(**params, **kept).fit(X, Y)
+    before = net.get_params()
+    with pytest.raises(ValueError, match=r"path norm is that of|several steps in one"):
+        net.set_params(**new)
+    assert {k: net.get_params()[k] for k in new} == {k: before[k] for k in new}
+    net.partial_fit(X, Y)
+
+
 @pytest.mark.parametrize("way", ["PathNorm", PathNorm, PathNorm(), {"name": "path_norm"}])
 def test_every_way_of_writing_it(way):
     np.testing.assert_array_equal(

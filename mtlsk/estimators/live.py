@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from skorch.setter import _extract_optimizer_param_name_and_group
+from torch.optim import LBFGS
 
 from mtlsk.aggregators import AGGREGATORS
 from mtlsk.controllers import CONTROLLERS
@@ -144,6 +145,17 @@ class LiveObjects(Predictions):
             self.initialize_criterion()
         if "optimizer" in params:
             self._initialize_optimizer()
+        self._check_regularizer()
+
+    def _check_regularizer(self) -> None:
+        if self.regularizer_ is None:
+            return
+        self.regularizer_.check(self.module_)
+        if isinstance(self.optimizer_, LBFGS):
+            raise ValueError(
+                "optimizer='LBFGS' takes several steps in one, between which no regularizer comes; "
+                "use 'SGD' or another one, or regularizer=None"
+            )
 
 
 def build_component(registry: Any, spec: Any, params: Mapping[str, Any]) -> Any:

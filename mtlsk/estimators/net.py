@@ -15,7 +15,6 @@ from skorch import NeuralNet
 from skorch.callbacks import EpochTimer
 from skorch.dataset import Dataset
 from torch import Tensor
-from torch.optim import LBFGS
 
 from mtlsk.compatibility import check_engine, losses_only
 from mtlsk.component import closest
@@ -255,16 +254,6 @@ class MultiTaskNet(LiveObjects, CallbackSupportMixin):  # type: ignore[misc]
         check_directions(engine, self.optimizer_, blind)
         self._check_regularizer()
         return self
-
-    def _check_regularizer(self) -> None:
-        if self.regularizer_ is None:
-            return
-        self.regularizer_.check(self.module_)
-        if isinstance(self.optimizer_, LBFGS):
-            raise ValueError(
-                "optimizer='LBFGS' takes several steps in one, between which no regularizer comes; "
-                "use 'SGD' or another one, or regularizer=None"
-            )
 
     def _check(self, X: Any, y: Any, sample_weight: Any = None, **options: Any) -> Prepared:
         """Return the data as the net takes it: :func:`prepare`."""
