@@ -10,7 +10,7 @@ import numpy as np
 from mtlsk import ReLUInterpolator
 
 x = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])[:, None]
-first = np.array([0.0, 0.0, 0.6, 2.0, 2.4, 2.0, 0.6, 0.4])
+first = np.array([0.0, 0.0, 0.6, 2.0, 2.2, 1.0, 0.8, -0.1])
 second = np.array([1.0, 1.6, 1.2, 1.5, 0.4, 0.9, 1.0, 0.2])
 
 # %% One task: where the slope changes twice the same way, two networks cost the same
