@@ -159,7 +159,7 @@ def _points(
     """
     suggest = partial(space.suggest, n_tasks=problem.n_tasks)
     if sampler == "grid":
-        points, _ = grid(suggest, file.study.sampling.points, MOST)
+        points, _ = grid(suggest, file.study.sampling.per_interval, MOST)
         if len(points) > MOST:
             raise StudyError(
                 f"[study] sampler 'grid' has more than {MOST} points of {which}; search fewer "

@@ -29,7 +29,12 @@ class Sampler(Section):
     """[study] sampler: a name of ``mtlsk.sampler.SAMPLERS``; ``points`` an interval in a grid."""
 
     name: str
-    points: Annotated[int, Field(ge=2)] = 5
+    points: Annotated[int, Field(ge=2)] | None = None
+
+    @property
+    def per_interval(self) -> int:
+        """Points of an interval in a grid."""
+        return self.points or 5
 
 
 class Stop(Section):
@@ -65,7 +70,7 @@ class StudySection(Section):
     @model_validator(mode="after")
     def _points_of_a_grid(self) -> StudySection:
         sampler = self.sampling
-        if "points" in sampler.model_fields_set and sampler.name.lower() != "grid":
+        if sampler.points is not None and sampler.name.lower() != "grid":
             raise ValueError(
                 f"sampler {sampler.name!r} has no points, which are a grid's: leave them out, or "
                 'write { name = "grid", points = 5 }'

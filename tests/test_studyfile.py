@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mtlsk import Study
-from mtlsk.studyfile import StudyError, StudySection, read_study
+from mtlsk.studyfile import StudyError, StudySection, read_study, validate
 
 GOOD = """
 [study]
@@ -128,3 +128,11 @@ def test_the_file_in_the_readme_is_one(tmp_path):
     sections = tomllib.loads(block)
     unsaid = set(StudySection.model_fields) - set(sections["study"])
     assert unsaid == {"seed"}  # every other key of [study] is shown
+
+
+@pytest.mark.parametrize("sampler", [{"name": "random"}, {"name": "grid", "points": 3}, "NSGA-II"])
+def test_what_was_read_can_be_sent_and_read_again(sampler):
+    raw = {"study": {"name": "a", "sampler": sampler}, "data": {"name": "arm"}}
+    file = validate(raw, "a.toml")
+    assert validate(file.model_dump(), "again") == file
+    assert file.renamed("b").study.sampling == file.study.sampling

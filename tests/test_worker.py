@@ -26,7 +26,7 @@ from mtlsk.worker import Worker
 FILE = """
 [study]
 name = "{name}"
-sampler = {{ name = "{sampler}", points = 9 }}
+sampler = {sampler}
 [data]
 name = "arm"
 options = {{ n_samples = 300, random_state = 0 }}
@@ -49,7 +49,9 @@ def begin(tmp_path):
 
     def started(wanted=12, estimator="", lr=LR, name="small", sampler="TPE"):
         file = tmp_path / f"{name}.toml"
-        file.write_text(FILE.format(name=name, sampler=sampler, estimator=estimator, lr=lr))
+        points = ", points = 9" if sampler == "grid" else ""
+        table = f'{{ name = "{sampler}"{points} }}'
+        file.write_text(FILE.format(name=name, sampler=table, estimator=estimator, lr=lr))
         study = Study.from_toml(file, out=tmp_path / name, trials=wanted)
         study.open()[0].remove_session()
         job = {
