@@ -67,3 +67,10 @@ def test_what_cannot_be_drawn():
         plot_feasible(X, Y, 3)
     with pytest.raises(ValueError, match="ax is flat"):
         plot_feasible(X, Y, ax=plt.subplots()[1])
+
+
+def test_no_polygon_of_a_surface_needs_filling_up():
+    """Where they differ in length matplotlib multiplies what memory it finds: it can overflow."""
+    display = plot_feasible(X, Y)
+    for sheet in display.surfaces_:
+        assert not np.any(sheet._invalid_vertices)

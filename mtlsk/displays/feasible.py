@@ -19,7 +19,7 @@ from mtlsk.linear_mtl import (
 from mtlsk.linear_mtl.gram import as_gram, check_rank
 from mtlsk.simplex import spread_on_simplex
 
-FINE = {2: (1, 721), 3: (61, 121)}
+FINE = {2: (1, 721), 3: (81, 161)}
 """Points of the sphere that are drawn, for each number of tasks."""
 
 
@@ -134,14 +134,17 @@ class FeasibleDisplay:
         return found
 
     def _sheets(self, panel: Any) -> list[Any]:
+        from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+
         found = []
         for n, sign in enumerate(np.unique(self.signs)):
-            inside = self.signs == sign
-            part = np.where(inside[..., None], self.surface, np.nan)
-            sheet = panel.plot_surface(
-                *np.moveaxis(part, -1, 0), color=COLOURS[n], alpha=0.35, linewidth=0, shade=False
-            )
+            # Quadrilaterals of one shape: where the polygons of a collection differ in length, as
+            # plot_surface makes them around holes, matplotlib computes with unset memory.
+            whole = _corners(self.signs == sign).all(axis=-1)
+            faces = np.moveaxis(_corners(np.moveaxis(self.surface, -1, 0)), 0, -1)[whole]
+            sheet = Poly3DCollection(faces, color=COLOURS[n], alpha=0.35, linewidth=0)
             sheet.set_label(f"models, signs {_pattern(int(sign), 3)}")
+            panel.add_collection3d(sheet)
             found.append(sheet)
         return found
 
@@ -209,6 +212,13 @@ def _sphere(k: int) -> Array:
     return np.stack(
         [np.sin(down) * np.cos(around), np.sin(down) * np.sin(around), np.cos(down)], axis=-1
     )
+
+
+def _corners(grid: Array) -> Array:
+    """Return the four corners (..., a - 1, b - 1, 4) of each cell of a grid (..., a, b)."""
+    above, below = grid[..., :-1, :], grid[..., 1:, :]
+    ring = [above[..., :-1], above[..., 1:], below[..., 1:], below[..., :-1]]
+    return np.stack(ring, axis=-1)
 
 
 def _pattern(sign: int, k: int) -> str:

@@ -1,0 +1,109 @@
+"""What the scripts beside it share: their arguments, data in parts, and the page they write."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mtlsk.datasets import load_table, make_arm, split_rows
+from mtlsk.machine import machine, versions
+
+FOLDER = Path(__file__).parent
+
+
+def parser(doc, name, seeds=3):
+    """Return a parser with the arguments that all studies have.
+
+    ``doc`` is the module's text: its first paragraph is the help. ``name`` is the study's, whose
+    folder beside the scripts gets the report.
+    """
+    made = argparse.ArgumentParser(description=doc.split("\n\n")[0])
+    made.add_argument("--quick", action="store_true", help="less than a minute, to see it run")
+    made.add_argument("--seeds", type=int, default=seeds)
+    made.add_argument("--jobs", type=int, default=2, help="worker processes")
+    made.add_argument("--data", type=Path, metavar="FOLDER", help="sarcos_4449.csv.gz and others")
+    made.add_argument("--out", type=Path, default=FOLDER / name)
+    return made
+
+
+def with_spread(values, digits=4):
+    """Return "mean ± standard deviation" of values over the seeds, without those that are NaN."""
+    kept = np.asarray(values, dtype=float)
+    kept = kept[~np.isnan(kept)]
+    if not len(kept):
+        return "-"
+    spread = f" ± {kept.std(ddof=1):.{digits}f}" if len(kept) > 1 else ""
+    return f"{kept.mean():.{digits}f}{spread}"
+
+
+def rows_of(titles, rows):
+    """Return a Markdown table."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
+
+
+def write(out, title, paragraphs, how):
+    """Write report.md: a title, the date, how it was run and on what, and paragraphs; print it."""
+    on = ", ".join(f"{k} {v}" for k, v in {**machine(), **versions()}.items())
+    text = "\n\n".join([f"# {title}", f"{datetime.date.today()}; {how} {on}.", *paragraphs]) + "\n"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.md").write_text(text)
+    print(text)
+
+
+def standardised(table, train):
+    """Return a table (n, columns) with means 0 and deviations 1 on its training rows."""
+    table = np.asarray(table, dtype=float)
+    spread = np.nanstd(table[train], axis=0)
+    return (table - np.nanmean(table[train], axis=0)) / np.where(spread > 0, spread, 1)
+
+
+def parts(n):
+    """Return masks of the rows of training, validation and test: blocks spread over the table."""
+    part = split_rows(n, "blocked")
+    return [part == name for name in ("train", "validation", "test")]
+
+
+def numbers(name, folder, rows=3000):
+    """Return (X, y, masks of the parts) of a table with numbers to predict, standardised.
+
+    ``name`` is "arm", made here, or that of a file in ``folder``: "sarcos" (7 torques), "enb" (2),
+    "wq" (14). Tables are cut to ``rows`` rows, evenly spaced.
+    """
+    if name == "arm":
+        arm = make_arm(rows, random_state=0)
+        X, y = np.asarray(arm.data), np.asarray(arm.target)
+    else:
+        file, k = {
+            "sarcos": ("sarcos_4449.csv.gz", 7),
+            "enb": ("enb.csv.gz", 2),
+            "wq": ("wq.csv.gz", 14),
+        }[name]
+        table = load_table(folder / file, targets=k)
+        X, y = table.data.to_numpy(), table.target.to_numpy()
+    kept = np.unique(np.linspace(0, len(X) - 1, min(rows, len(X))).astype(int))
+    X, y = X[kept], y[kept]
+    masks = parts(len(X))
+    return standardised(X, masks[0]), standardised(y, masks[0]), masks
+
+
+def classes(name, folder, rows=3000):
+    """Return (X, y, masks of the parts) of tables of zeros and ones: "yeast" (14), "tox21" (12).
+
+    Missing labels of Tox21 are NaN.
+    """
+    if name == "tox21":
+        found = np.load(folder / "tox21_ecfp1024.npz")
+        X, y = np.unpackbits(found["Xpacked"], axis=1), found["Y"]
+    else:
+        table = pd.read_csv(folder / "yeast.csv.gz").drop(columns="_split", errors="ignore")
+        X, y = table.iloc[:, :-14].to_numpy(), table.iloc[:, -14:].to_numpy(dtype=float)
+    order = np.random.default_rng(0).permutation(len(X))[:rows]
+    X, y = X[order].astype(float), y[order]
+    part = np.arange(len(X)) * 8 // len(X)
+    masks = [part < 5, part == 5, part > 5]
+    return standardised(X, masks[0]) if name == "yeast" else X, y, masks
