@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from mtlsk.aggregators import AGGREGATORS
-
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 QUICK = {
@@ -137,18 +135,3 @@ def test_the_study_of_momentum_runs_and_shows_what_apt_s_docstring_says(tmp_path
         assert by_momentum < 0.9 * fixed < fixed < gradient
         fixed, _, gradient, by_momentum, *_ = errors["constant, noise 3"]
         assert min(gradient, by_momentum) > 1.5 * fixed  # stationary noise
-
-
-def test_readme_tells_what_the_family_report_found():
-    page = (ROOT / "studies" / "family" / "report.md").read_text()
-    rows = re.findall(r"^\| (\w+) \| [\d.]+ \| ([\d.]+) ± ([\d.]+) \|.*\|$", page, flags=re.M)
-    assert len(rows) == 2 * len(AGGREGATORS.members())  # every member on two data sets
-    readme = " ".join((ROOT / "README.md").read_text().split())
-    beaten = "3 of 3 | 3 of 3 |" in page
-    claim = "**no method beats equal weights in both the mean and the worst task's R² in all three"
-    assert (claim in readme) == (not beaten)
-    sarcos = {name: (float(mean), float(spread)) for name, mean, spread in rows[len(rows) // 2 :]}
-    base, _ = sarcos["LinearScalarization"]
-    for name in ("MGDA", "ConicGrad", "Tchebycheff"):
-        mean, spread = sarcos[name]
-        assert mean + spread < base

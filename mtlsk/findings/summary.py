@@ -15,6 +15,12 @@ from mtlsk.findings.balance import (
 from mtlsk.findings.conflicts import conflict, record
 from mtlsk.findings.measured import SHOWN, Finding, Measured
 
+STUDIED = (
+    "in studies/beyond_scalarization no aggregator beat fixed weights that make up for the scales, "
+    "with a tuned learning rate"
+)
+"""What all aggregators on eleven settings came to; its test compares this with the report."""
+
 
 def findings(m: Measured) -> tuple[Finding, ...]:
     """Return what there is to say, the measurement first and what to try last."""
@@ -64,7 +70,8 @@ def what_to_try(m: Measured) -> Finding:
     judge = "judge it by held-out scores, against equal weights with a tuned learning rate."
     if ratio >= SCALES:
         params = scales(m).params
-        return Finding("try", f"Try task_scale first, as above, and {judge}", params)
+        sentence = f"Try task_scale first, as above ({STUDIED}), and {judge}"
+        return Finding("try", sentence, params)
     if share < STATIONARY:
         sentence = (
             "Try a ScalarizationFront, or other task_scale: no aggregator can improve all tasks "
@@ -76,7 +83,8 @@ def what_to_try(m: Measured) -> Finding:
         params = {"aggregator": "ConicGrad", "aggregator__c": "auto"}
         sentence = (
             f"Try aggregator='ConicGrad' with c='auto', a cone below c_crit ({critical:.2f} here) "
-            f"in every step, so that every task improves where that is possible; {judge}"
+            "in every step, so that every task improves where that is possible. Expect little "
+            f"({STUDIED}); {judge}"
         )
         return Finding("try", sentence, params)
     sentence = (
