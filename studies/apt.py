@@ -1,0 +1,375 @@
+"""APT on top of aggregators and optimizers, and what it acts on: the instant gradient's share.
+
+python studies/apt.py --data FOLDER    four data sets, minutes; without --data two of them
+python studies/apt.py --quick          seconds
+
+Every arm (optimizer, aggregator, with or without APT) has two learning rates; the better mean
+validation score of the first two seeds chooses, the test rows give the numbers of all seeds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from apt_parts import BASE, HOSTS, draw_arms, draw_preservation, draw_shares, preservation, shares
+from common import classes, numbers, parser, rows_of, with_spread, write
+from scipy.stats import t as student
+from scipy.stats import wilcoxon
+from sklearn.metrics import mean_squared_error, r2_score, roc_auc_score
+
+from mtlsk import MultiTaskClassifier, MultiTaskRegressor
+from mtlsk.datasets import make_multi_digits
+
+AGGREGATORS = ("LinearScalarization", "MGDA", "ConicGrad", "CAGrad")
+CONSTANT, TUNED, MARGINAL = 0.725, 2, 0.2
+COLUMNS = ["data", "optimizer", "aggregator", "lr", "score", "Delta_m%"]
+COLUMNS += ["score, APT", "Delta_m%, APT", "difference", "p"]
+BIG = ("sarcos", "arm")
+HOW = (
+    "small nets, few rows and epochs, so that all of it takes minutes on one core: effects that "
+    "need longer training are not seen here;"
+)
+
+
+def load(name, folder, quick):
+    """Return (X, y, masks) of one data set."""
+    rows = 240 if quick else 2000 if name == "tox21" else 1200
+    if name == "digits":
+        made = make_multi_digits(rows, random_state=0)
+        part = np.arange(rows) * 8 // rows
+        masks = [part < 5, part == 5, part > 5]
+        return np.asarray(made.data, dtype=float), np.asarray(made.target), masks
+    return (classes if name == "tox21" else numbers)(name, folder, rows)
+
+
+def metrics(name, net, X, y):
+    """Return (mean score, metric of each task): R2 and MSE, accuracies, or areas under curves."""
+    if name == "digits":
+        found = np.asarray(net.task_scores(X, y))
+        return found.mean(), found
+    if name == "tox21":
+        found = np.full(y.shape[1], np.nan)
+        probabilities = net.predict_proba(X)
+        for k, p in enumerate(
+            probabilities if isinstance(probabilities, list) else [probabilities]
+        ):
+            known = ~np.isnan(y[:, k])
+            if len(set(y[known, k])) == 2:
+                found[k] = roc_auc_score(y[known, k], p[known, 1])
+        return np.nanmean(found), found
+    values = np.reshape(net.predict(X), y.shape)
+    return r2_score(y, values), mean_squared_error(y, values, multioutput="raw_values")
+
+
+def fitted(name, data, optimizer, aggregator, arm, lr, seed, epochs):
+    """Return (validation score, test score, test metric of each task) of one net."""
+    X, y, (train, validation, test) = data
+    options, words, _ = HOSTS[optimizer]
+    if arm == "constant":
+        options = {**options, **dict.fromkeys(words, CONSTANT)}
+        if "beta1" in options:
+            options["betas"] = (options.pop("beta1"), 0.999)
+    kind = MultiTaskClassifier if name in ("digits", "tox21") else MultiTaskRegressor
+    controller = "APT" if arm == "APT" else None
+    given = {f"optimizer__{k}": v for k, v in options.items()}
+    net = kind((32, 32), aggregator, controller, optimizer, lr, epochs, random_state=seed, **given)
+    net.fit(X[train], y[train])
+    score, found = metrics(name, net, X[test], y[test])
+    return metrics(name, net, X[validation], y[validation])[0], score, found
+
+
+def tuned(name, data, arm, rates, seeds, epochs):
+    """Return (learning rate, [(test score, metrics) of each seed])."""
+    first = {lr: [fitted(name, data, *arm, lr, s, epochs) for s in range(TUNED)] for lr in rates}
+    lr = max(first, key=lambda r: np.mean([run[0] for run in first[r]]))
+    rest = [fitted(name, data, *arm, lr, s, epochs) for s in range(TUNED, seeds)]
+    return lr, [run[1:] for run in first[lr] + rest]
+
+
+def compared(name, data, optimizers, aggregators, seeds, epochs):
+    """Return a table with a row a net: Delta_m% against one AdamW net for each task."""
+    X, y, masks = data
+    single = []
+    for k in range(y.shape[1]):
+        known = ~np.isnan(y[:, k].astype(float))
+        own = (X[known], y[known][:, [k]], [m[known] for m in masks])
+        runs = tuned(name, own, ("AdamW", BASE, "plain"), HOSTS["AdamW"][2], TUNED, epochs)[1]
+        single.append(np.mean([run[1] for run in runs]))
+    sign = -1 if name in ("digits", "tox21") else 1
+    rows = []
+    for optimizer in optimizers:
+        for aggregator in aggregators:
+            for arm in ("plain", "APT", *["constant"] * (aggregator == BASE)):
+                rates = HOSTS[optimizer][2]
+                full = (optimizer, aggregator, arm)
+                lr, runs = tuned(name, data, full, rates, seeds, epochs)
+                for seed, (score, found) in enumerate(runs):
+                    delta = 100 * sign * np.nanmean((found - single) / single)
+                    rows.append([name, *full, lr, seed, score, delta, found])
+        print(name, optimizer, flush=True)
+    columns = ["data", "optimizer", "aggregator", "arm", "lr", "seed", "score", "delta", "found"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def holm(p):
+    """Return p-values corrected for their number; the order is kept."""
+    order, out = np.argsort(p), np.empty(len(p))
+    out[order] = np.minimum(1, np.maximum.accumulate(np.sort(p) * np.arange(len(p), 0, -1)))
+    return out
+
+
+def tested(differences):
+    """Return (mean, half width of the 95 % interval by t, p of t) of paired differences."""
+    d, n = np.asarray(differences), len(differences)
+    error = d.std(ddof=1) / np.sqrt(n)
+    p = 2 * student.sf(abs(d.mean()) / error, n - 1) if error > 0 else 1.0
+    return d.mean(), error * student.ppf(0.975, n - 1), p
+
+
+def paired(frame, other="plain"):
+    """Return the differences APT - other of Delta_m and of the score, rows matched by seed."""
+    keys = ["data", "optimizer", "aggregator", "seed"]
+    a, b = (frame[frame.arm == arm].set_index(keys)[["delta", "score"]] for arm in ("APT", other))
+    return (a - b).dropna().reset_index()
+
+
+def grouped(differences, by):
+    """Return (rows of a table, words) per group: blocks of data and seed, all else averaged."""
+    names, tests, cells = [], [], []
+    for name, own in differences.groupby(by, sort=False):
+        blocks = own.groupby(["data", "seed"])["delta"].mean().to_numpy()
+        mean, half, _ = tested(blocks)
+        tests.append(wilcoxon(blocks).pvalue)
+        names.append((name, mean))
+        wins = f"{int((own.delta < 0).sum())} of {len(own)}"
+        cells.append(
+            [name, f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]", len(blocks), wins]
+        )
+    corrected = holm(tests)
+    rows = [[*c, f"{p:.3f}"] for c, p in zip(cells, corrected, strict=True)]
+    verdict = {n: ("better" if m < 0 else "worse") if p < 0.05 else "not told apart"
+               for (n, m), p in zip(names, corrected, strict=True)}  # fmt: skip
+    return rows, verdict
+
+
+def ranks(frame):
+    """Return rows (optimizer, arm): mean rank of a method over tasks, seeds and data sets."""
+    part = frame[frame.arm != "constant"]
+    found = []
+    for (name, optimizer, seed), own in part.groupby(["data", "optimizer", "seed"]):
+        table = np.stack(own.found) * (-1 if name in ("digits", "tox21") else 1)
+        table = pd.DataFrame(table).dropna(axis=1).rank().mean(axis=1).to_numpy()
+        scaled = (table - 1) / (len(own) - 1)
+        found += [[optimizer, seed, a, r] for a, r in zip(own.arm, scaled, strict=True)]
+    found = pd.DataFrame(found, columns=["optimizer", "seed", "arm", "rank"])
+    return found.groupby(["optimizer", "arm", "seed"], sort=False)["rank"].mean().to_dict()
+
+
+def main():
+    made = parser(__doc__, "apt", seeds=5)
+    arguments = made.parse_args()
+    quick = arguments.quick
+    seeds, epochs = (3, 2) if quick else (arguments.seeds, 12)
+    few = ("AdamW", "Muon")
+    sets = {"arm": few if quick else tuple(HOSTS), "digits": few[:1] if quick else few}
+    if arguments.data:
+        sets = {"sarcos": sets["arm"], **sets, "tox21": sets["digits"]}
+    frames, datas = [], {}
+    for name, optimizers in sets.items():
+        datas[name] = load(name, arguments.data, quick)
+        aggregators = AGGREGATORS[:2] if quick else AGGREGATORS if name in BIG else AGGREGATORS[:3]
+        frames.append(compared(name, datas[name], optimizers, aggregators, seeds, epochs))
+    frame = pd.concat(frames)
+    first = next(iter(sets))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    paragraphs = [
+        *of_arms(frame, datas, epochs, arguments.out),
+        *of_shares(shares(datas[first], 2 if quick else 3, max(epochs, 6)), first, arguments.out),
+        *of_preservation(
+            preservation(datas[first], 2 if quick else 3, 40 if quick else 300),
+            first,
+            arguments.out,
+        ),
+    ]
+    if not arguments.data:
+        paragraphs.insert(0, "SARCOS and Tox21 are left out: no --data was given.")
+    write(arguments.out, "APT on top of aggregators and optimizers", paragraphs, HOW)
+
+
+def of_arms(frame, datas, epochs, out):
+    """Return the paragraphs about the claim that APT augments each aggregator."""
+    change = paired(frame)
+    cells, tests, counts = [], [], {"better": 0, "worse": 0}
+    for key, own in change.groupby(["data", "optimizer", "aggregator"], sort=False):
+        mean, half, p = tested(own.delta)
+        counts["better"] += mean + half < 0
+        counts["worse"] += mean - half > 0
+        cells.append([*key, mean, half])
+        tests.append(p)
+    corrected = holm(tests)
+    kept = frame.set_index(["data", "optimizer", "aggregator", "arm"]).sort_index()
+    rows = []
+    for (*key, mean, half), p in zip(cells, corrected, strict=True):
+        plain, apt = (kept.loc[(*key, arm)] for arm in ("plain", "APT"))
+        rows.append(
+            [*key, f"{plain.lr.iloc[0]:g}, {apt.lr.iloc[0]:g}"]
+            + [with_spread(f[c], d) for c, d in (("score", 3), ("delta", 1)) for f in (plain, apt)]
+            + [f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}]", f"{p:.2f}"]
+        )
+    by = [("aggregator", "a"), ("optimizer", "an")]
+    tables, verdicts = zip(*(grouped(change, name) for name, _ in by), strict=True)
+    titles = ["mean difference in Delta_m% [95 % by t]", "blocks", "runs that APT improves"]
+    words = [", ".join(f"{k} {v}" for k, v in verdict.items()) for verdict in verdicts]
+    if all(v == "better" for v in verdicts[0].values()):
+        verdict = "The claim holds here: APT improves every aggregator"
+    elif "worse" in verdicts[0].values():
+        verdict = "The claim does not hold here: with some aggregator APT is worse than without"
+    elif "better" in verdicts[0].values():
+        verdict = "The claim is not shown: APT improves some aggregators, not all"
+    else:
+        verdict = "The claim is not shown: no aggregator is told apart with and without APT"
+    rank = ranks(frame)
+    rank_rows = [
+        [
+            name,
+            *(
+                with_spread([r for (o, a, _), r in rank.items() if (o, a) == (name, arm)], 3)
+                for arm in ("plain", "APT")
+            ),
+        ]
+        for name in frame.optimizer.unique()
+    ]
+    constant = grouped(paired(frame, "constant"), "optimizer")
+    draw_arms(cells, out / "differences.png")
+    shapes = "; ".join(
+        f"{n} {len(d[0])} rows ({int(d[2][0].sum())} of them train), {d[1].shape[1]} tasks, "
+        f"{', '.join(frame[frame.data == n].optimizer.unique())}, "
+        f"{frame[frame.data == n].aggregator.nunique()} aggregators"
+        for n, d in datas.items()
+    )
+    seeds = frame.seed.nunique()
+    return [
+        "## APT augments each aggregator",
+        "**Claimed** (arXiv 2604.08939): adaptive momentum improves any aggregator it is put on.",
+        f"**Run**: {shapes}. Nets of 32, 32, batches of 64, {epochs} epochs, {seeds} seeds; hosts "
+        "as they come (SGD with momentum and dampening .9, AdamW with weight decay .01; Adam and "
+        "AdamW differ in nothing else), APT with its defaults, which are our reading: the paper's "
+        "formula is not public. Delta_m% is against one net for each task with AdamW (smaller is "
+        "better; MSE, accuracy or area under the curve); differences are APT minus the same "
+        f"arm without, paired by seed. {len(cells)} comparisons, Holm's correction over them.",
+        "**Found**: "
+        + f"of {len(cells)} comparisons by themselves, {counts['better']} have a 95 % "
+        f"interval below 0 (APT better), {counts['worse']} above (worse); after Holm "
+        f"{int((corrected < 0.05).sum())} are left. "
+        "Lower in the tables below: averaged to one number for each data set and seed (a block) "
+        "and tested by Wilcoxon, Holm over the table; blocks vary in seed, not in data split.",
+        rows_of(["aggregator", *titles, "p"], tables[0]),
+        rows_of(["optimizer", *titles, "p"], tables[1]),
+        "Mean rank over tasks, data sets and seeds among all methods of an optimizer with and "
+        "without APT (0 first of all, 1 last; ± over seeds):",
+        rows_of(["optimizer", "without APT", "with APT"], rank_rows),
+        f"Against a constant momentum of {CONSTANT}, the middle of APT's bounds, which APT takes "
+        f"at a cosine of 0 ({BASE} only): is it the adapting, or only less momentum?",
+        rows_of(["optimizer", *titles, "p"], constant[0]),
+        "![differences](differences.png)",
+        f"**Verdict**: {verdict} (by aggregator: {words[0]}; by optimizer: {words[1]}; against "
+        f"the constant: {', '.join(f'{k} {v}' for k, v in constant[1].items())}).",
+        "Every comparison (score: R2, accuracy or area under the curve; lr without, with APT):",
+        rows_of(
+            COLUMNS,
+            rows,
+        ),
+    ]
+
+
+def of_shares(found, name, out):
+    """Return the paragraphs about the share of the instant gradient."""
+    means = {key: np.mean(runs, axis=0) for key, runs in found.items()}
+    draw_shares(means, found, MARGINAL, out / "shares.png")
+    rows = [
+        [*key, *(with_spread(np.transpose(runs)[i], 3) for i in range(4))]
+        for key, runs in found.items()
+    ]
+    plain = {opt: m[1] for (opt, arm), m in means.items() if arm == "plain"}
+    marginal = {opt: share < MARGINAL for opt, share in plain.items()}
+    held = "holds" if all(marginal.values()) else "does not hold for all"
+    listed = ", ".join(f"{opt} {share:.0%}" for opt, share in plain.items())
+    apt = ", ".join(f"{opt} {m[1]:.0%}" for (opt, arm), m in means.items() if arm == "APT")
+    return [
+        "## The instant gradient is a marginal share of the update in Adam and Muon",
+        "**Claimed** (arXiv 2604.08939): so it is, which is why momentum should adapt.",
+        f"**Run**: {name}, {BASE}, {len(next(iter(found.values())))} seeds, the first learning "
+        "rate, every step but the first ten, over the trunk's matrices. *coefficient*: 1 - beta_t "
+        "(Muon, with its look-ahead: 1 - beta_t^2). *share*: <u_g, u> / |u|^2 of the update u "
+        "(Adam's divided by its root mean squares, Muon's before it is orthogonalised), u_g the "
+        "instant gradient's part of it. *angle*: the cosine of the update with that without the "
+        "instant gradient. *length*: |u_g| / |u|. Marginal is called a share below "
+        f"{MARGINAL:.0%} (our threshold).",
+        "**Found**:",
+        rows_of(["optimizer", "arm", "coefficient", "share", "angle", "length"], rows),
+        "![shares](shares.png)",
+        f"**Verdict**: The claim {held} at this threshold: the share is {listed}; with APT it is "
+        f"{apt}.",
+    ]
+
+
+def of_preservation(found, name, out):
+    """Return the paragraphs about Muon's direction preservation."""
+    draw_preservation(found, out / "preservation.png")
+    rows = [
+        [batch, rho, *(with_spread(np.transpose(runs)[i], 3) for i in range(5))]
+        for (batch, rho), runs in found.items()
+    ]
+    said = []
+    for batch in dict.fromkeys(b for b, _ in found):
+        base = np.array(found[batch, 0.0])
+        largest = max(r for _, r in found)
+        for rho in (0.2, largest):
+            d = np.array(found[batch, rho]) - base
+            n = len(d)
+            half = d.std(axis=0, ddof=1) / np.sqrt(n) * student.ppf(0.975, n - 1)
+            mean = d.mean(axis=0)
+            verdict = [
+                "up" if m - h > 0 else "down" if m + h < 0 else "not told apart"
+                for m, h in zip(mean, half, strict=True)
+            ]
+            said.append(
+                [batch, rho, *(f"{m:+.3f} {v}" for m, v in zip(mean, verdict, strict=True))]
+            )
+    better = sum("up" in row[-1] for row in said)
+    worse = sum("down" in row[-1] for row in said)
+    if better and not worse:
+        verdict = f"It improves the test R2 in {better} of {len(said)} comparisons and harms none"
+    elif better or worse:
+        verdict = f"Test R2 rises in {better} and falls in {worse} of {len(said)} comparisons"
+    else:
+        verdict = (
+            f"No benefit is shown: the test R2 is told apart in none of {len(said)} comparisons"
+        )
+    ranks_down = sum("down" in row[3] for row in said)
+    worst_up = sum("up" in row[5] for row in said)
+    titles = ["gradient noise", "effective rank", "mean cosine", "worst task's cosine", "test R2"]
+    return [
+        "## Direction preservation in Muon",
+        "**Claimed** (arXiv 2604.08939): a light direction preservation helps Muon; no formula is "
+        "public, and M + rho |M| (mean of unit task gradients) is our reading.",
+        f"**Run**: {name}, {BASE}, Muon, lr .01, {len(next(iter(found.values())))} seeds, about as "
+        "many steps for each batch size; every 20th step the update is held against the task "
+        "gradients of all training rows. *gradient noise*: |g_batch - g_all| / |g_all|; "
+        "*effective rank* of what is orthogonalised (mean of the matrices); *cosines* between the "
+        "update and the task gradients.",
+        "**Found**:",
+        rows_of(["batch", "rho", *titles], rows),
+        "Change against rho = 0, paired by seed (up or down: the 95 % interval leaves 0 out; no "
+        "correction for their number):",
+        rows_of(["batch", "rho", *titles], said),
+        "![preservation](preservation.png)",
+        f"**Verdict**: {verdict}; it lowers the effective rank in {ranks_down} and raises the "
+        f"worst task's cosine in {worst_up} of them.",
+        "## How well momentum follows a changing gradient",
+        "This has a study of its own: [apt_tracking](../apt_tracking/report.md).",
+    ]
+
+
+if __name__ == "__main__":
+    main()
