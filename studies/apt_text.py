@@ -50,7 +50,7 @@ def grouped(differences, by):
             [name, f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]", len(blocks), wins]
         )
     corrected = holm(tests)
-    rows = [[*c, f"{p:.3f}"] for c, p in zip(cells, corrected, strict=True)]
+    rows = [[*c, f"{p:.4f}"] for c, p in zip(cells, corrected, strict=True)]
     verdict = {n: ("better" if m < 0 else "worse") if p < 0.05 else "not told apart"
                for (n, m), p in zip(names, corrected, strict=True)}  # fmt: skip
     return rows, verdict
@@ -105,6 +105,13 @@ def of_arms(frame, datas, epochs, out):
         verdict = "The claim is not shown: APT improves some aggregators, not all"
     else:
         verdict = "The claim is not shown: no aggregator is told apart with and without APT"
+    by_host = set(verdicts[1].values())
+    if {"better", "worse"} <= by_host:
+        verdict += "; the optimizer decides: it gains with some and loses with others"
+    if "better" not in constant[1].values():
+        verdict += (
+            f"; nowhere is adapting told apart as better than a constant momentum of {CONSTANT}"
+        )
     rank = ranks(frame)
     rank_rows = [
         [
@@ -218,6 +225,7 @@ def of_preservation(found, name, out):
             )
     better = sum("up" in row[-1] for row in said)
     worse = sum("down" in row[-1] for row in said)
+    most = max(abs(float(row[-1].split()[0])) for row in said)
     if better and not worse:
         verdict = f"It improves the test R2 in {better} of {len(said)} comparisons and harms none"
     elif better or worse:
@@ -244,8 +252,8 @@ def of_preservation(found, name, out):
         "correction for their number):",
         rows_of(["batch", "rho", *titles], said),
         "![preservation](preservation.png)",
-        f"**Verdict**: {verdict}; it lowers the effective rank in {ranks_down} and raises the "
-        f"worst task's cosine in {worst_up} of them.",
+        f"**Verdict**: {verdict} (by {most:.3f} at most, uncorrected); it lowers "
+        f"the effective rank in {ranks_down} and raises the worst task's cosine in {worst_up} of them.",
         "## How well momentum follows a changing gradient",
         "This has a study of its own: [apt_tracking](../apt_tracking/report.md).",
     ]
