@@ -253,7 +253,8 @@ def of_preservation(found, name, out):
         rows_of(["batch", "rho", *titles], said),
         "![preservation](preservation.png)",
         f"**Verdict**: {verdict} (by {most:.3f} at most, uncorrected); it lowers "
-        f"the effective rank in {ranks_down} and raises the worst task's cosine in {worst_up} of them.",
+        f"the effective rank in {ranks_down} and raises the worst task's "
+        f"cosine in {worst_up} of them.",
         "## How well momentum follows a changing gradient",
         "This has a study of its own: [apt_tracking](../apt_tracking/report.md).",
     ]
