@@ -133,7 +133,7 @@ def training(count, inits, steps, epochs, out):
         )
         share = (got[2] + got[3]) / (2 * total)
         word = "usually" if share > 0.9 else "often, not always," if share > 0.5 else "mostly not"
-        said[-1] += f": the unique multi-task solution is {word} found"
+        said[-1] += f": the least objective is {word} reached"
     apart = [
         np.concatenate([summary[k, T, DECAYS[1]][:, 2] for k in ("gradient descent", "Adam")])
         for T in (1, 2)
