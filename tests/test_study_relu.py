@@ -40,7 +40,7 @@ def check(text):
         for tasks in "123":
             cells = [row[-1] for row in training if row[:2] == [kind, tasks]]
             near, total = (sum(int(c.split(" of ")[i]) for c in cells) for i in (0, 1))
-            said = re.search(f"[:;] {kind} comes", text).start()
+            said = re.search(f"[:;] {kind} comes", text).start() + 2
             assert f"{near} of {total} nets (T = {tasks})" in text[said:].split(":")[0]
     assert all(float(row[8].split()[0]) > -1e-3 for row in training)  # none below the least
 
