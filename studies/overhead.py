@@ -216,8 +216,9 @@ def report(arguments, every, found, repeats):
         "for weights, the head's gradient included. *TorchJD backward* is its `backward` with its "
         "own MGDA, a whole step; *TorchJD autogram* its Gramian and one weighted backward pass, "
         "without solving. So the rows of mtlsk and TorchJD's `backward` do more than the others.",
-        "Rows with fewer than a million parameters were compared with autograd's gradients before "
-        "they were timed. Nets are multilayer perceptrons on synthetic rows, on a CPU: of "
+        "In nets of up to a million parameters every route was compared with autograd's gradients "
+        "before it was timed, and each timed step follows an untimed one of its own; in larger "
+        "nets neither, and a median there is of two steps. Nets are multilayer perceptrons on synthetic rows, on a CPU: of "
         "convolutions, transformers and GPUs this says nothing.",
     ]
     how = (

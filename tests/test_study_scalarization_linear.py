@@ -84,9 +84,7 @@ def test_weights_stay_on_the_hull_and_their_verdict_is_the_tables(report):
     runs = 3 * len(failing)
     assert f"reach in {beyond['MGDA']} of {runs} runs and at the balanced point in" in report
     assert f"balanced point in {balanced['MGDA']}. Its" in report
-    assert (
-        f"Tchebycheff, which needs losses only, in {balanced['Tchebycheff']} of {runs};" in report
-    )
+    assert f"Tchebycheff in {balanced['Tchebycheff']} of {runs} runs." in report
 
 
 def test_the_draw_gains_what_the_gap_promises(report):
