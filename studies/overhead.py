@@ -218,8 +218,10 @@ def report(arguments, every, found, repeats):
         "without solving. So the rows of mtlsk and TorchJD's `backward` do more than the others.",
         "In nets of up to a million parameters every route was compared with autograd's gradients "
         "before it was timed, and each timed step follows an untimed one of its own; in larger "
-        "nets neither, and a median there is of two steps. Nets are multilayer perceptrons on synthetic rows, on a CPU: of "
-        "convolutions, transformers and GPUs this says nothing.",
+        "nets neither, and a median there is of two steps. Nets are multilayer "
+        "perceptrons on synthetic rows, on a CPU: of convolutions, transformers and GPUs this says "
+        "nothing. Verdicts compare the first column with the last and say nothing of those "
+        "between.",
     ]
     how = (
         f"{repeats} repeats of the whole measurement, median (smallest to largest) of the "
