@@ -59,5 +59,5 @@ def test_every_report_is_named_and_dated():
 
 def test_the_readme_says_what_is_not_covered():
     text = section("What is not covered")
-    for word in ("images", "PINN", "reinforcement"):
+    for word in ("Images", "PINN", "Reinforcement"):
         assert word in text
