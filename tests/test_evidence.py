@@ -35,6 +35,52 @@ def test_every_number_of_a_finding_is_in_its_report(name, text):
         assert quoted in " ".join(report.replace("**", "").split())
 
 
+FRONT = [  # study, where the numbers stand in the README, where in its report
+    (
+        "beyond_scalarization",
+        r"\*\* (\d+) aggregators in (\d+) settings, (\d+) seeds,",
+        r"^(\d+) aggregators, (\d+) settings, (\d+) seeds,",
+    ),
+    (
+        "beyond_scalarization",
+        r"after correction for (\d+) comparisons, and the largest median difference in score is "
+        r"([-+][\d.]+\d)",
+        r"all settings\n.*?after correction for (\d+) comparisons.*?"
+        r"in mean score is ([-+][\d.]+\d)",
+    ),
+    (
+        "beyond_scalarization",
+        r"more than ([\d.]+) times the shortest.*? more than ([\d.]+) of score",
+        r"a gain above (?=([\d.]+) where \*norm ratio\* is above ([\d.]+\d))",
+    ),
+    ("beyond_scalarization", r"right in (\d+)% of the runs on", r"put aside it is right in (\d+)%"),
+    (
+        "beyond_scalarization",
+        r"badly scaled SARCOS ([\d.]+) of R² against ([\d.]+) with",
+        r"\n\| sarcos, badly scaled \| ([\d.]+) ±[^|]*\|[^|]*\| ([\d.]+) ±",
+    ),
+    (
+        "scalarization_linear",
+        r"error of ([\d.]+) on its worst task; of all weights tried the best has ([\d.]+\d)",
+        r"\| SARCOS 1, 4, 5 \| no \| ([\d.]+) \| ([\d.]+) \|",
+    ),
+    (
+        "scalarization_linear",
+        r"MGDA ends there in (\d) of its runs, a Tchebycheff loss in (\d) of (\d)",
+        r"(?s)balanced: MGDA (\d).*?Tchebycheff in (\d) of (\d) runs",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "here", "there"), FRONT, ids=range(len(FRONT)))
+def test_the_front_page_has_the_very_numbers_of_its_reports(name, here, there):
+    report = (ROOT / "studies" / name / "report.md").read_text()
+    text = " ".join(section("What was found").split())
+    shown = re.search(here, text).groups()
+    found = re.search(there, report, flags=re.S | re.M).groups()
+    assert sorted(shown) == sorted(found)
+
+
 def test_the_front_page_shows_findings_with_their_pictures():
     text = section("What was found")
     pictures = re.findall(r"!\[[^\]]+\]\((studies/[^)]+\.png)\)", text)
