@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import linprog, minimize
 from sklearn.base import clone
 
-from mtlsk.aggregators import MGDA, CAGrad, ConicGrad, LinearScalarization, OnlineDual
+from mtlsk.aggregators import FAMO, MGDA, CAGrad, ConicGrad, LinearScalarization, OnlineDual
 from mtlsk.certificates import critical_cone
 from mtlsk.simplex import faces
 
@@ -93,6 +93,20 @@ def test_stateless():
         return float((second - update(aggregator, j)).norm()) <= 1e-9 * float(unit)
 
     holds_on(STATELESS, prove)
+
+
+def test_memory_is_nobody_elses():
+    live = FAMO()
+    for active in (None, (0, 2)):
+        live.active_ = active
+        n = 3 if active is None else 2
+        live.recall("x_", n)
+        values = torch.arange(n, dtype=torch.float64)
+        live.remember("x_", values)
+        values += 10
+        live.recall("x_", n).fill_(-1.0)
+        assert live.recall("x_", n).tolist() == list(range(n))
+    assert live.x_.tolist() == [0, 1, 1]
 
 
 def test_what_is_remembered():

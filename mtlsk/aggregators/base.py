@@ -122,13 +122,20 @@ class Aggregator(Component, ABC):
                 more[:n_known] = known
             known = more
             setattr(self, name, known)
+        if tasks == list(range(len(known))):
+            return known.clone()  # quicker than by index
         return known[tasks][:, tasks] if pairs else known[tasks]
 
     def remember(self, name: str, values: Tensor) -> None:
         """Replace the memory ``name`` of the tasks of this call, which was recalled before."""
-        tasks = torch.tensor(self.tasks_of_call(len(values)))
-        known: Tensor = getattr(self, name).clone()
-        known[(tasks[:, None], tasks) if values.ndim == 2 else tasks] = values
+        tasks = self.tasks_of_call(len(values))
+        known: Tensor = getattr(self, name)
+        if tasks == list(range(len(known))):
+            known = values.to(known.dtype, copy=True)
+        else:
+            known = known.clone()
+            at = torch.tensor(tasks)
+            known[(at[:, None], at) if values.ndim == 2 else at] = values
         setattr(self, name, known)
 
     def entries(self, name: str, n_tasks: int) -> Tensor:
