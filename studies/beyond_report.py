@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from common import rows_of, with_spread
+from common import chosen, holm, rows_of, with_spread
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr, wilcoxon
 
@@ -14,21 +14,6 @@ SCORES = {"mean": "mean over the tasks", "worst": "worst task"}
 GAIN = 0.02  # of a score: what is worth another aggregator
 LEVEL = 0.05
 SCALARIZATIONS = ("LinearScalarization", "tuned scalarization", "drawn weights")
-
-
-def holm(p):
-    """Return p-values corrected for their number by Holm's step-down method."""
-    order = np.argsort(p)
-    steps = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1))
-    corrected = np.empty(len(p))
-    corrected[order] = np.minimum(steps, 1)
-    return corrected
-
-
-def chosen(trials):
-    """Return the trial of each setting, seed and method that is best on validation rows."""
-    kept = trials.dropna(subset="valid")
-    return kept.loc[kept.groupby(["setting", "seed", "method"]).valid.idxmax()]
 
 
 def differences(best, score, base):
@@ -213,7 +198,7 @@ def draw_gain(joined, aside, file):
 
 def page(trials, seen, equal, tuned, aside, out):
     """Return the paragraphs of the report; pictures go to ``out``."""
-    best = chosen(trials)
+    best = chosen(trials, ["setting", "seed", "method"])
     seeds, settings = best.seed.nunique(), best.setting.unique()
     plain = best[~best.setting.str.contains("badly")]
     others = set(best.method) - set(SCALARIZATIONS)

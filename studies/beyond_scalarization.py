@@ -17,9 +17,8 @@ import warnings
 import numpy as np
 import pandas as pd
 from beyond_report import page
-from common import classes, numbers, parser, write
+from common import append, classes, numbers, parser, scored, write
 from joblib import Parallel, delayed
-from sklearn.metrics import r2_score, roc_auc_score
 
 from mtlsk import DivergenceError, MultiTaskClassifier, MultiTaskRegressor
 from mtlsk.aggregators import AGGREGATORS
@@ -59,18 +58,6 @@ def load(setting, folder, quick):
     if bad:  # losses up to 1e4 apart, as where targets come in units of their own
         y = y * np.random.default_rng(0).permutation(np.geomspace(0.1, 10, y.shape[1]))
     return X, y, masks
-
-
-def scored(net, X, y, kind):
-    """Return each task's score: R2 of numbers, area under ROC of two classes, or accuracy."""
-    if kind == "numbers":
-        return r2_score(y, net.predict(X), multioutput="raw_values")
-    if net.classes_[0].size > 2:
-        return (net.predict(X) == y).mean(axis=0)
-    there = [~np.isnan(column.astype(float)) for column in y.T]
-    chances = net.predict_proba(X)
-    pairs = [(column[t], p[t, 1]) for column, t, p in zip(y.T, there, chances, strict=True)]
-    return np.array([roc_auc_score(*pair) for pair in pairs if len(set(pair[0])) == 2])
 
 
 def candidates(method, y, kind, seed):
@@ -139,12 +126,6 @@ def run(setting, seed, methods, arguments):
         for (m, i, _, lr), scores in zip(jobs, found, strict=True)
     ]
     return rows, {"setting": setting, "seed": seed, **early(data, kind, seed)}
-
-
-def append(file, rows):
-    """Add rows to a table on disk, whose first rows name its columns."""
-    old = pd.read_csv(file) if file.exists() else pd.DataFrame()
-    pd.concat([old, pd.DataFrame(rows)]).to_csv(file, index=False, float_format="%.6g")
 
 
 def main():

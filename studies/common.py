@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import r2_score, roc_auc_score
 
 from mtlsk.datasets import load_table, make_arm, split_rows
 from mtlsk.machine import machine, versions
@@ -107,3 +108,38 @@ def classes(name, folder, rows=3000):
     part = np.arange(len(X)) * 8 // len(X)
     masks = [part < 5, part == 5, part > 5]
     return standardised(X, masks[0]) if name == "yeast" else X, y, masks
+
+
+def scored(net, X, y, kind):
+    """Return each task's score: R2 of "numbers", area under ROC of two classes, or accuracy."""
+    if kind == "numbers":
+        return r2_score(y, net.predict(X), multioutput="raw_values")
+    if net.classes_[0].size > 2:
+        return (net.predict(X) == y).mean(axis=0)
+    there = [~np.isnan(column.astype(float)) for column in y.T]
+    chances = net.predict_proba(X)
+    pairs = [(column[t], p[t, 1]) for column, t, p in zip(y.T, there, chances, strict=True)]
+    return np.array([roc_auc_score(*pair) for pair in pairs if len(set(pair[0])) == 2])
+
+
+def append(file, rows):
+    """Add rows to a table on disk, whose first rows name its columns."""
+    old = pd.read_csv(file) if file.exists() else pd.DataFrame()
+    whole = file.with_suffix(".new")  # a run that is stopped while it writes loses nothing
+    pd.concat([old, pd.DataFrame(rows)]).to_csv(whole, index=False, float_format="%.6g")
+    whole.replace(file)
+
+
+def chosen(trials, by):
+    """Return the trial of each group that is best on validation rows; none if all diverged."""
+    kept = trials.dropna(subset="valid")
+    return kept.loc[kept.groupby(by).valid.idxmax()]
+
+
+def holm(p):
+    """Return p-values corrected for their number by Holm's step-down method."""
+    order = np.argsort(p)
+    steps = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(steps, 1)
+    return corrected
