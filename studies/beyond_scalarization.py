@@ -89,7 +89,7 @@ def trial(data, kind, aggregator, lr, seed, epochs):
     except DivergenceError:
         return (np.nan,) * 3
     valid, tested = (scored(net, X[rows], y[rows], kind) for rows in (validation, test))
-    return valid.mean(), tested.mean(), tested.min()
+    return np.nanmean(valid), np.nanmean(tested), np.nanmin(tested)
 
 
 def early(data, kind, seed):

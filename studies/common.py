@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 from sklearn.metrics import r2_score, roc_auc_score
 
 from mtlsk.datasets import load_table, make_arm, split_rows
@@ -16,13 +17,23 @@ from mtlsk.machine import machine, versions
 FOLDER = Path(__file__).parent
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser after which a quick run does not write over the report of a whole one."""
+
+    def parse_args(self, *args, **kwargs):
+        found = super().parse_args(*args, **kwargs)
+        if found.quick and found.out == self.get_default("out"):
+            found.out = found.out / "quick"  # tables that a whole run goes on from never mix
+        return found
+
+
 def parser(doc, name, seeds=3):
     """Return a parser with the arguments that all studies have.
 
     ``doc`` is the module's text: its first paragraph is the help. ``name`` is the study's, whose
     folder beside the scripts gets the report.
     """
-    made = argparse.ArgumentParser(description=doc.split("\n\n")[0])
+    made = Parser(description=doc.split("\n\n")[0])
     made.add_argument("--quick", action="store_true", help="less than a minute, to see it run")
     made.add_argument("--seeds", type=int, default=seeds)
     made.add_argument("--jobs", type=int, default=2, help="worker processes")
@@ -119,7 +130,10 @@ def scored(net, X, y, kind):
     there = [~np.isnan(column.astype(float)) for column in y.T]
     chances = net.predict_proba(X)
     pairs = [(column[t], p[t, 1]) for column, t, p in zip(y.T, there, chances, strict=True)]
-    return np.array([roc_auc_score(*pair) for pair in pairs if len(set(pair[0])) == 2])
+    both = [len(set(labels)) == 2 for labels, _ in pairs]  # a task of one class here has no area
+    return np.array(
+        [roc_auc_score(*pair) if b else np.nan for pair, b in zip(pairs, both, strict=True)]
+    )
 
 
 def append(file, rows):
@@ -134,6 +148,19 @@ def chosen(trials, by):
     """Return the trial of each group that is best on validation rows; none if all diverged."""
     kept = trials.dropna(subset="valid")
     return kept.loc[kept.groupby(by).valid.idxmax()]
+
+
+def tested(differences):
+    """Return (mean, half width of the 95 % interval by t, p of t) of paired differences.
+
+    Of fewer than two there is neither an interval nor a p: NaN.
+    """
+    d = np.asarray(differences, dtype=float)
+    if len(d) < 2:
+        return (d.mean() if len(d) else np.nan), np.nan, np.nan
+    error = d.std(ddof=1) / np.sqrt(len(d))
+    p = 2 * student.sf(abs(d.mean()) / error, len(d) - 1) if error > 0 else 1.0
+    return d.mean(), error * student.ppf(0.975, len(d) - 1), p
 
 
 def holm(p):
