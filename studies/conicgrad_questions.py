@@ -4,9 +4,9 @@ python studies/conicgrad_questions.py --data FOLDER      four data sets, three s
 python studies/conicgrad_questions.py --report           the report again, from trials.csv
 python studies/conicgrad_questions.py --quick            the simulated arm, few rows and epochs
 
-Every arm has as many trials: four variants of the aggregator at each of three learning rates. The
+Every compared arm has as many trials: its variants of the aggregator at each learning rate. The
 best on validation rows is scored on test rows, and arms are compared by data set and seed. A run
-that was interrupted goes on where trials.csv ends.
+that was interrupted goes on where trials.csv ends; guesses.csv has what needs no net.
 """
 
 from __future__ import annotations
@@ -16,83 +16,28 @@ import warnings
 import numpy as np
 import pandas as pd
 from common import append, classes, numbers, parser, scored, write
+from conicgrad_questions_arms import (
+    ARMS,
+    BATCH,
+    EPOCHS,
+    FEW_EPOCHS,
+    FEW_ROWS,
+    HIDDEN,
+    KEYS,
+    KINDS,
+    MEAN,
+    MGDA,
+    PAIRS,
+    RATES,
+    ROWS,
+    SINGLE,
+    variants,
+)
 from conicgrad_questions_text import page
 from joblib import Parallel, delayed
+from sklearn.metrics import r2_score
 
 from mtlsk import DivergenceError, MultiTaskClassifier, MultiTaskRegressor
-
-RATES = (3e-3, 1e-2, 3e-2)
-COSINES = (0.25, 0.5, 0.75, 0.9)  # the paper's grid
-GAMMAS = (0.001, 0.003, 0.005, 0.01)  # its grid and a value between
-WIDE = (0.001, 0.01, 0.1, 1.0)
-BATCH = 64
-EPOCHS = {"sarcos": 40, "arm": 40, "tox21": 15, "wq": 15}  # the last two overfit from there on
-KINDS = {"sarcos": "numbers", "arm": "numbers", "tox21": "classes", "wq": "numbers"}
-KEYS = ["data", "seed", "variant", "lr"]
-MEAN, MGDA, SINGLE = "mean gradient", "MGDA", "single-task nets"
-
-
-def closed_form(solver, c=0.75, gamma=GAMMAS[0]):
-    return f"{solver}, c {c:g}, gamma {gamma:g}"
-
-
-def drawn(gammas):
-    ends = f"{gammas[0]:g} to {gammas[-1]:g}"
-    return [f"flip, c 0.75, gammas {ends}, list {i + 1}" for i in range(len(gammas))]
-
-
-ARMS = {  # arm -> its variants; a variant may serve several arms and is trained once
-    "fixed c": [f"exact, c {c:g}" for c in COSINES],
-    "dynamic c": ["auto", "critical", "linear", "cosine"],
-    "flip": [closed_form("flip", c) for c in COSINES],
-    "printed": [closed_form("printed", c) for c in COSINES],
-    "shared gamma": [closed_form("flip", gamma=g) for g in GAMMAS],
-    "gamma a task": drawn(GAMMAS),
-    "shared gamma, wide": [closed_form("flip", gamma=g) for g in WIDE],
-    "gamma a task, wide": drawn(WIDE),
-    **{name: [name] for name in (MEAN, MGDA, SINGLE)},
-}
-PAIRS = [  # (number of the question, arm, arm it is compared with)
-    (1, "dynamic c", "fixed c"),
-    (2, "flip", "fixed c"),
-    (2, "printed", "fixed c"),
-    (3, "gamma a task", "shared gamma"),
-    (3, "gamma a task, wide", "shared gamma, wide"),
-]
-
-
-def variants(seed, n_tasks, n_steps):
-    """Return variant -> (aggregator, controller) for one seed, which draws the lists of gammas."""
-
-    def cone(c=0.75, **others):
-        return {"name": "ConicGrad", "c": c, **others}
-
-    def angle(schedule, **others):
-        return cone(COSINES[-1]), {"name": "ConeAngle", "schedule": schedule, **others}
-
-    ends = {"c_max": COSINES[-1], "c_min": COSINES[0], "n_steps": n_steps}
-    made = {
-        "auto": (cone("auto"), None),
-        "critical": angle("critical"),
-        "linear": angle("linear", **ends),
-        "cosine": angle("cosine", **ends),
-        MEAN: ("LinearScalarization", None),
-        MGDA: ("MGDA", None),
-        SINGLE: ("LinearScalarization", None),
-    }
-    for name, c in zip(ARMS["fixed c"], COSINES, strict=True):
-        made[name] = cone(c), None
-    for solver in ("flip", "printed"):
-        for name, c in zip(ARMS[solver], COSINES, strict=True):
-            made[name] = cone(c, solver=solver, gamma=GAMMAS[0]), None
-    random = np.random.default_rng(seed)
-    for end, gammas in (("", GAMMAS), (", wide", WIDE)):
-        for name, gamma in zip(ARMS[f"shared gamma{end}"], gammas, strict=True):
-            made[name] = cone(solver="flip", gamma=gamma), None
-        lists = np.exp(random.uniform(*np.log([gammas[0], gammas[-1]]), (len(gammas), n_tasks)))
-        for name, gamma in zip(ARMS[f"gamma a task{end}"], lists.tolist(), strict=True):
-            made[name] = cone(solver="flip", gamma=gamma), None
-    return made
 
 
 def fitted(data, kind, components, lr, seed, epochs):
@@ -100,7 +45,7 @@ def fitted(data, kind, components, lr, seed, epochs):
     X, y, (train, validation, test) = data
     made = MultiTaskRegressor if kind == "numbers" else MultiTaskClassifier
     options = {"max_epochs": epochs, "batch_size": BATCH, "update_norm": "mean"}
-    net = made((32, 32), *components, lr=lr, random_state=seed, **options)
+    net = made(HIDDEN, *components, lr=lr, random_state=seed, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of rates that are too large
         net.fit(X[train], y[train])
@@ -124,17 +69,34 @@ def trial(data, kind, variant, components, lr, seed, epochs):
         return dict.fromkeys(("valid", "mean", "worst", "c_first", "c_last"), np.nan)
     valid, test = (np.concatenate([run[i] for run in runs]) for i in (0, 1))
     cosines = [row.get("aggregator__c", np.nan) for row in runs[0][2]]
-    row = {"valid": valid.mean(), "mean": test.mean(), "worst": test.min()}
+    row = {"valid": np.nanmean(valid), "mean": np.nanmean(test), "worst": np.nanmin(test)}
     row |= {"c_first": cosines[0], "c_last": cosines[-1]}  # means of the epoch's steps
     return row | {"tasks": " ".join(f"{score:.6g}" for score in test)}
 
 
-def run(name, seed, old, arguments):
+def table(name, arguments):
+    """Return (X, y, masks of the parts) of a data set, cut to the rows of this run."""
+    make = numbers if KINDS[name] == "numbers" else classes
+    return make(name, arguments.data, FEW_ROWS if arguments.quick else ROWS)
+
+
+def guess(data, kind):
+    """Return the scores of what is known without inputs: the means of the training rows."""
+    _, y, (train, *others) = data
+    if kind == "classes":  # whatever the constant, its area is this
+        return dict.fromkeys(("valid", "mean", "worst"), 0.5)
+    known = y[train].mean(axis=0)
+    valid, test = (
+        r2_score(y[rows], np.broadcast_to(known, y[rows].shape), multioutput="raw_values")
+        for rows in others
+    )
+    return {"valid": valid.mean(), "mean": test.mean(), "worst": test.min()}
+
+
+def run(name, seed, data, old, arguments):
     """Return the rows of the trials that are not in a table yet."""
     kind, quick = KINDS[name], arguments.quick
-    make = numbers if kind == "numbers" else classes
-    data = make(name, arguments.data, 300 if quick else 1500)
-    epochs = 2 if quick else EPOCHS[name]
+    epochs = FEW_EPOCHS if quick else EPOCHS[name]
     labels = data[1][data[2][0]]
     steps = -(-int((~np.isnan(labels)).any(axis=1).sum()) // BATCH) * epochs
     made = variants(seed, labels.shape[1], steps)
@@ -155,27 +117,40 @@ def run(name, seed, old, arguments):
     ]
 
 
+def run_all(arguments, file, beside):
+    """Add what is not there yet to the tables of trials and of guesses."""
+    names = ["arm"] if arguments.quick or arguments.data is None else list(EPOCHS)
+    tables = {name: table(name, arguments) for name in names}
+    guessed = set(pd.read_csv(beside).data) if beside.exists() else set()
+    for name in (n for n in names if n not in guessed):
+        append(beside, [{"data": name, **guess(tables[name], KINDS[name])}])
+    for seed in range(min(arguments.seeds, 2) if arguments.quick else arguments.seeds):
+        for name in names:
+            old = pd.read_csv(file) if file.exists() else pd.DataFrame()
+            rows = run(name, seed, tables[name], old, arguments)
+            if rows:
+                append(file, rows)
+                print(f"{name}, seed {seed}: {len(rows)} trials", flush=True)
+
+
 def main():
     options = parser(__doc__, "conicgrad_questions")
     options.add_argument("--report", action="store_true", help="run nothing, write the report")
     arguments = options.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    file = arguments.out / "trials.csv"
-    names = ["arm"] if arguments.quick or arguments.data is None else list(EPOCHS)
-    seeds = min(arguments.seeds, 2) if arguments.quick else arguments.seeds
-    for seed in range(0 if arguments.report else seeds):
-        for name in names:
-            old = pd.read_csv(file) if file.exists() else pd.DataFrame()
-            rows = run(name, seed, old, arguments)
-            if rows:
-                append(file, rows)
-                print(f"{name}, seed {seed}: {len(rows)} trials", flush=True)
-    trials = pd.read_csv(file)
-    text = page(trials, ARMS, PAIRS, KINDS, (MEAN, MGDA, SINGLE), arguments.out)
-    lengths = ", ".join(f"{name} {n}" for name, n in EPOCHS.items())
+    file, beside = (arguments.out / name for name in ("trials.csv", "guesses.csv"))
+    if not arguments.report:
+        run_all(arguments, file, beside)
+    trials, guesses = pd.read_csv(file), pd.read_csv(beside).set_index("data")
+    text = page(trials, guesses, ARMS, PAIRS, KINDS, (MEAN, MGDA, SINGLE), arguments.out)
+    lengths = ", ".join(f"{name} {EPOCHS[name]}" for name in trials.data.unique())
     how = (
-        f"nets of 32, 32, batches of {BATCH}, AdamW, "
-        + ("2 epochs, 300 rows" if arguments.quick else f"epochs: {lengths}; at most 1500 rows")
+        f"nets of {', '.join(map(str, HIDDEN))}, batches of {BATCH}, AdamW, "
+        + (
+            f"{FEW_EPOCHS} epochs, {FEW_ROWS} rows"
+            if arguments.quick
+            else f"epochs: {lengths}; at most {ROWS} rows"
+        )
         + " a table (3/5 of them, in blocks, to train; of tox21 5/8, drawn); heads descend by "
         "their own gradients, whatever the trunk does."
     )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from common import chosen, holm, rows_of, with_spread
-from scipy.stats import t as student
+from common import chosen, holm, rows_of, tested, with_spread
 from scipy.stats import wilcoxon
 
 SCORES = {"mean": "mean score", "worst": "worst task"}
@@ -33,11 +32,8 @@ def over_seeds(values, digits=3):
 
 def interval(d):
     """Return (mean, lower, upper end of the 95 % interval by t) of the finite differences."""
-    d = np.asarray(d)[np.isfinite(d)]
-    if len(d) < 2:
-        return d.mean() if len(d) else np.nan, np.nan, np.nan
-    half = d.std(ddof=1) / np.sqrt(len(d)) * student.ppf(0.975, len(d) - 1)
-    return d.mean(), d.mean() - half, d.mean() + half
+    mean, half, _ = tested(np.asarray(d)[np.isfinite(d)])
+    return mean, mean - half, mean + half
 
 
 def best_of(trials, arms):
@@ -78,7 +74,8 @@ def compared(best, blocks, pairs):
             d = differences(best, blocks, arm, base, score)
             known = d.dropna()
             row = {"question": question, "arm": arm, "base": base, "score": score, "d": d}
-            row |= {"median": known.median(), "mean": interval(d)[0], "p": rank_test(d)}
+            mean = known.mean() if np.isfinite(known).all() else np.nan  # no mean of a lost arm
+            row |= {"median": known.median(), "mean": mean, "p": rank_test(d)}
             rows.append(row | {"up": int((d > 0).sum()), "blocks": len(known)})
     found = pd.DataFrame(rows)
     found["holm"] = holm(found.p.to_numpy())
@@ -93,8 +90,8 @@ def change(best, base, kind):
     """Return Delta_m% of chosen trials of one data set against single-task scores (K,)."""
     rows = np.array([[float(v) for v in text.split()] for text in best.tasks])
     if kind == "numbers":  # R2 = 1 - MSE / variance, so errors are as these are
-        return 100 * ((1 - rows) / (1 - base) - 1).mean(axis=1)
-    return 100 * (1 - rows / base).mean(axis=1)
+        return 100 * np.nanmean((1 - rows) / (1 - base) - 1, axis=1)
+    return 100 * np.nanmean(1 - rows / base, axis=1)
 
 
 def with_change(best, kinds, single):
@@ -102,17 +99,28 @@ def with_change(best, kinds, single):
     parts = []
     for name, own in best.groupby("data", sort=False):
         alone = own[own.arm == single].tasks
+        delta = np.nan  # if they diverged
         if len(alone):
             base = np.mean([[float(v) for v in text.split()] for text in alone], axis=0)
-            own = own.assign(delta=change(own, base, kinds[name]))
-        parts.append(own)
+            delta = change(own, base, kinds[name])
+        parts.append(own.assign(delta=delta))
     return pd.concat(parts)
 
 
-def no_better(trials, kinds):
-    """Return which trials are no better on validation rows than guessing: R2 <= 0, area <= .5."""
-    guess = trials.data.map({name: 0 if kind == "numbers" else 0.5 for name, kind in kinds.items()})
-    return trials.valid <= guess
+def no_better(trials, guesses):
+    """Return which trials are no better on validation rows than guessing."""
+    return trials.valid <= trials.data.map(guesses.valid)
+
+
+def of_guesses(best, guesses, mean):
+    """Return the table of what guessing scores, beside the nets of the mean gradient."""
+    rows = []
+    for data in guesses.index[guesses.index.isin(best.data)]:
+        row, own = guesses.loc[data], best[(best.data == data) & (best.arm == mean)]
+        cells = [figure_of(row[score], 3, "") for score in ("valid", *SCORES)]
+        rows.append([data, *cells, *(over_seeds(own[score]) for score in SCORES)])
+    titles = ["data", "guess, validation", "guess, test", "guess, worst task"]
+    return rows_of([*titles, f"{mean}, test", f"{mean}, worst task"], rows)
 
 
 def of_pair(best, found, arm, base):
@@ -158,7 +166,7 @@ def of_variants(trials, names):
     return rows_of(["variant", *datas], rows)
 
 
-def of_arms(trials, best, arms, kinds):
+def of_arms(trials, best, arms, guesses):
     """Return the table of all arms: scores, Delta_m%, and what became of their trials."""
     rows = []
     for data in trials.data.unique():
@@ -166,8 +174,8 @@ def of_arms(trials, best, arms, kinds):
             all_ = trials[(trials.data == data) & trials.variant.isin(names)]
             own = best[(best.data == data) & (best.arm == arm)]
             cells = [over_seeds(own[score]) for score in SCORES]
-            cells.append(over_seeds(own.delta, 1) if "delta" in own else "-")
-            counts = [len(all_), all_.valid.isna().sum(), no_better(all_, kinds).sum()]
+            cells.append(over_seeds(own.delta, 1) if own.delta.notna().any() else "-")
+            counts = [len(all_), all_.valid.isna().sum(), no_better(all_, guesses).sum()]
             edges = [(own.lr == f(trials.lr)).sum() for f in (min, max)]
             rows.append([data, arm, *cells, *counts, f"{edges[0]}, {edges[1]} of {len(own)}"])
     titles = ["data", "arm", "mean score", "worst task", "Delta_m%", "trials", "diverged"]
@@ -175,10 +183,7 @@ def of_arms(trials, best, arms, kinds):
 
 
 def unfelt(trials, names, mgda):
-    """Return how many trials of each variant ended with the very test scores of MGDA's, in words.
-
-    There the cone held MGDA's direction in every step.
-    """
+    """Return how many trials of each variant ended with MGDA's scores, as stored, in words."""
     keys = ["data", "seed", "lr"]
     end = trials[trials.variant == mgda].set_index(keys).tasks
     words = []
@@ -196,20 +201,23 @@ def taken(trials, names):
         cells = [name]
         for data in trials.data.unique():
             r = own[(own.variant == name) & (own.data == data)][["c_first", "c_last"]]
-            cells.append(f"{r.c_first.mean():.2f} to {r.c_last.mean():.2f}")
+            cells.append(" to ".join(figure_of(c, 2, "") for c in r.mean()))
         rows.append(cells)
     return rows_of(["c, first to last epoch", *trials.data.unique()], rows)
 
 
-def ranges(trials, names, over):
-    """Return the range of the test's mean score over variants, rates or seeds, all else equal."""
+def spreads(trials, names, over):
+    """Return deviations of the test's mean score over variants, rates or seeds, all else equal.
+
+    They are grouped by data set, and unlike ranges hardly grow with the number of values.
+    """
     own = trials[trials.variant.isin(names)]
     same = ["data", *({"seed", "variant", "lr"} - {over})]
-    return own.groupby(same)["mean"].agg(lambda v: v.max() - v.min()).groupby("data", sort=False)
+    return own.groupby(same)["mean"].std().groupby("data", sort=False)
 
 
 def of_reach(trials, arms):
-    """Return (how far gammas, cones, rates and seeds change the score, medians by data set)."""
+    """Return (table of the spreads over gammas, cones, rates and seeds, their medians)."""
     sets = {
         "gamma, shared": (arms["shared gamma"], "variant"),
         "gamma, shared, wide": (arms["shared gamma, wide"], "variant"),
@@ -217,7 +225,7 @@ def of_reach(trials, arms):
         "learning rate": (arms["shared gamma"], "lr"),
         "seed": (arms["shared gamma"], "seed"),
     }
-    found = {name: ranges(trials, *given) for name, given in sets.items()}
+    found = {name: spreads(trials, *given) for name, given in sets.items()}
     middle = {name: r.median() for name, r in found.items()}
     rows = [[data] for data in trials.data.unique()]
     for row in rows:

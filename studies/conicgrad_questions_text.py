@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from common import chosen
+from conicgrad_questions_arms import CONE, COSINES, GAMMAS, WIDE
 from conicgrad_questions_tables import (
     LEVEL,
     SCORES,
@@ -13,6 +14,7 @@ from conicgrad_questions_tables import (
     interval,
     no_better,
     of_arms,
+    of_guesses,
     of_pair,
     of_reach,
     of_tests,
@@ -23,10 +25,11 @@ from conicgrad_questions_tables import (
 )
 from matplotlib.figure import Figure
 
+from mtlsk.aggregators import ConicGrad
+from mtlsk.controllers import ConeAngle
 from mtlsk.drawing import COLOURS, MARKERS
 
 PAPER = "(arXiv 2502.00217)"
-STILL = 0.02  # of a cosine: below it an angle hardly moves
 
 
 def said_of(found, arm):
@@ -61,6 +64,7 @@ def picks(best, arms, arm):
 def against(best, arm, base, score):
     """Return the differences arm - base of the blocks that have both."""
     wide = best.pivot(index=["data", "seed"], columns="arm", values=score)
+    wide = wide.reindex(columns=[arm, base])  # of a reference every trial may have diverged
     return (wide[arm] - wide[base]).dropna()
 
 
@@ -74,16 +78,21 @@ def first(trials, best, arms, found, references):
         for d, w in [[against(best, name, "fixed c", score) for score in SCORES]]
     ]
     own = trials[trials.variant == "critical"]
-    moved = (own.c_last - own.c_first).abs()
+    rule, high, low = ConeAngle("critical"), COSINES[-1], COSINES[0]
+    means = own[["c_first", "c_last"]]
+    ends = np.array([means.min().min(), means.max().max()])
+    taken_c = " and ".join(figure_of(c, 3, "") for c in ends)
+    critical = " to ".join(figure_of(c, 2, "") for c in ends / rule.rho)
     return [
         "## 1. A fixed c, or one that follows the training",
         f"**Open** {PAPER}: the paper chooses c from a grid for each data set (.75 for NYUv2, .25 "
         "for CityScapes, at least .5 for CelebA) and leaves a c that changes while training open.",
         "**Run**: *fixed c*: the exact solver at "
         + ", ".join(n.split()[-1] for n in arms["fixed c"])
-        + '. *dynamic c*: `c="auto"` (.9 of the critical cosine of the very step), and ConeAngle: '
-        "*critical* (the same rule, acting a step later and kept within [.05, .95]), *linear* and "
-        "*cosine* (from .9 to .25 over the whole training). The plain mean gradient is the cone "
+        + f'. *dynamic c*: `c="auto"` ({ConicGrad().rho:g} of the critical cosine of the very '
+        f"step), and ConeAngle: *critical* ({rule.rho:g} of it, acting a step later and kept "
+        f"within [{rule.c_min:g}, {rule.c_max:g}]), *linear* and *cosine* (from {high:g} to "
+        f"{low:g} over the whole training). The plain mean gradient is the cone "
         "at c = 1 and MGDA at the mean gradient's length that at c = 0: they stand beside it with "
         "fewer trials (one variant, all rates).",
         "**Found**:",
@@ -96,11 +105,12 @@ def first(trials, best, arms, found, references):
         "The cosines that were taken, means over all rates and seeds (of `auto`, whose rule is "
         "that of *critical*, none are recorded):",
         taken(trials, arms["dynamic c"]),
-        f"From the first epoch to the last the mean of *critical* moves by {moved.median():.3f} at "
-        f"the median of the trials and {moved.max():.3f} at most: "
-        + ("hardly dynamic at all. " if moved.median() < STILL else "it does follow the training. ")
-        + "Where a cone is so wide that it holds MGDA's direction in every step, c does nothing. "
-        f"Trials that ended with MGDA's very scores: {unfelt(trials, arms['fixed c'], mgda)}.",
+        "The means of *critical* over the steps of a trial's first and last epoch lie between "
+        f"{taken_c}: about rho ({rule.rho:g}) times a critical cosine of {critical}. "
+        "How c moves from step to step within an epoch is not recorded. Where a cone is so wide "
+        "that it holds MGDA's direction in every step, c does nothing: so at least in the trials "
+        "whose scores, as "
+        f"trials.csv has them, are MGDA's in every task: {unfelt(trials, arms['fixed c'], mgda)}.",
         "![angles](angles.png)",
         "**Verdict**: "
         + judged(
@@ -113,13 +123,17 @@ def first(trials, best, arms, found, references):
     ]
 
 
-def second(trials, best, arms, kinds, found):
+def guessed(trials, arms, guesses, arm):
+    """Return how many trials of an arm are no better than guessing, by data set, in words."""
+    own = trials[trials.variant.isin(arms[arm])]
+    counts = no_better(own, guesses).groupby(own.data, sort=False).agg(["sum", "size"])
+    words = ", ".join(f"{r.Index} {r.sum} of {r.size}" for r in counts.itertuples())
+    return f"{arm}: {words} ({int(own.valid.isna().sum())} more diverged)"
+
+
+def second(trials, best, arms, guesses, found):
     """Return the paragraphs about the multiplier."""
-    guesses = []
-    for arm in ("fixed c", "flip", "printed"):
-        own = trials[trials.variant.isin(arms[arm])]
-        lost = int(own.valid.isna().sum())
-        guesses.append(f"{arm} {int(no_better(own, kinds).sum())} of {len(own)} ({lost} diverged)")
+    weak = [guessed(trials, arms, guesses, arm) for arm in ("fixed c", "flip", "printed")]
     lost = [
         arm
         for arm in ("flip", "printed")
@@ -133,12 +147,11 @@ def second(trials, best, arms, kinds, found):
         "differ is the form: as *printed* its sign is such that for equal weights of the tasks it "
         "is -g0 and ascends; *flip* has the other sign (our reading of the slip). The *exact* "
         "solver (fixed c) maximises the worst task's progress in the cone instead.",
-        "**Run**: each at the same cosines and rates; gamma .001 for the closed forms' dual "
-        "weights. Only the trunk follows the aggregator. Where it ascends, R2 has no lower end: "
-        "intervals by t say little there, the rank test is what counts.",
-        "**Found**: trials that ended no better than guessing on validation rows (R2 of 0, area "
-        f"of .5): {', '.join(guesses)}."
-        + (f" Every trial of {', '.join(lost)} diverged." if lost else ""),
+        f"**Run**: each at the same cosines and rates; gamma {GAMMAS[0]:g} for the closed forms' "
+        "dual weights. Only the trunk follows the aggregator. Where it ascends, R2 has no lower "
+        "end: intervals by t say little there, the rank test is what counts.",
+        "**Found**: trials that ended no better on validation rows than guessing (table above): "
+        f"{'; '.join(weak)}." + (f" Every trial of {', '.join(lost)} diverged." if lost else ""),
         of_pair(best, found, "flip", "fixed c"),
         of_pair(best, found, "printed", "fixed c"),
         f"Validation chose: {picks(best, arms, 'flip')}; {picks(best, arms, 'printed')}.",
@@ -166,31 +179,36 @@ def third(trials, best, arms, found):
     table, middle = of_reach(trials, arms)
     seed, n = middle["seed"], len(middle["seed"])
     less = {name: int((own < seed).sum()) for name, own in middle.items()}
+    above = [
+        f"It is less than over seeds (medians): over the shared gammas on "
+        f"{less['gamma, shared']} of {n} data sets, over the wide ones on "
+        f"{less['gamma, shared, wide']}, over the fixed c on {less['c (exact)']}, over the rates "
+        f"on {less['learning rate']}."
+    ] * bool(seed.notna().all())  # one seed has no spread
     return [
         "## 3. One gamma, or one for each task",
         f"**Open** {PAPER}: the paper has one regulariser gamma of the dual weights for all tasks "
         "(grid .001, .005, .01); one a task is left open. The exact solver has no gamma.",
-        "**Run**: flip at c = .75. *shared gamma*: .001, .003, .005, .01; *gamma a task*: four "
-        "lists a seed, each task's drawn log-uniformly between .001 and .01. *wide*: .001, .01, "
-        ".1, 1 against four lists between .001 and 1.",
+        f"**Run**: flip at c = {CONE:g}. *shared gamma*: {', '.join(map('{:g}'.format, GAMMAS))}; "
+        f"*gamma a task*: {len(GAMMAS)} lists a seed, each task's drawn log-uniformly between "
+        f"{GAMMAS[0]:g} and {GAMMAS[-1]:g}. *wide*: {', '.join(map('{:g}'.format, WIDE))} against "
+        f"{len(WIDE)} lists between {WIDE[0]:g} and {WIDE[-1]:g}.",
         "**Found**:",
         of_pair(best, found, "gamma a task", "shared gamma"),
         of_pair(best, found, "gamma a task, wide", "shared gamma, wide"),
         f"Validation chose: {picks(best, arms, 'shared gamma')}; "
         f"{picks(best, arms, 'shared gamma, wide')}.",
-        "Does gamma do anything at all? How far the mean test score ranges over one thing with all "
-        "else equal, median (largest); of flip at c = .75, over c of the exact solver:",
+        "Does gamma do anything at all? The standard deviation of the mean test score over one "
+        f"thing with all else equal, median (largest); of flip at c = {CONE:g}, over c of the "
+        "exact solver:",
         table,
-        f"It ranges less than over seeds (medians): over the shared gammas on "
-        f"{less['gamma, shared']} of {n} data sets, over the wide ones on "
-        f"{less['gamma, shared, wide']}, over the fixed c on {less['c (exact)']}, over the rates "
-        f"on {less['learning rate']}.",
+        *above,
         "**Verdict**: "
         + judged(
             found,
             ["gamma a task", "gamma a task, wide"],
-            "A gamma a task is better than a shared one here",
-            "A gamma a task is worse than a shared one here",
+            "A gamma a task, of random lists, is better than a shared one here",
+            "A gamma a task, of random lists, is worse than a shared one here",
             "A gamma a task, of random lists, is not told apart from a shared one",
         ),
     ]
@@ -236,6 +254,7 @@ def draw_angles(trials, names, mean, path):
         own = best[best.data == data]
         for i, (score, title) in enumerate(SCORES.items()):
             wide = own.pivot(index="seed", columns="variant", values=score)
+            wide = wide.reindex(columns=[*names, mean])  # one may have diverged in every trial
             found = np.array([interval(wide[n] - wide[mean]) for n in names])
             places = np.arange(len(names)) + 0.2 * i - 0.1
             spread = np.abs(found[:, 1:] - found[:, :1]).T
@@ -250,7 +269,7 @@ def draw_angles(trials, names, mean, path):
     figure.savefig(path, dpi=100)
 
 
-def page(trials, arms, pairs, kinds, references, out):
+def page(trials, guesses, arms, pairs, kinds, references, out):
     """Return the paragraphs of the report; pictures go to ``out``."""
     mean, mgda, single = references
     best = with_change(best_of(trials, arms), kinds, single)
@@ -259,38 +278,35 @@ def page(trials, arms, pairs, kinds, references, out):
     datas = list(trials.data.unique())
     draw_pairs(found, pairs, datas, out / "differences.png")
     draw_angles(trials, [mgda, *arms["fixed c"], *arms["dynamic c"]], mean, out / "angles.png")
-    n = len(next(iter(arms.values()))) * trials.lr.nunique()
-    weak = best[best.arm == mean].groupby("data", sort=False)["mean"].mean()
-    flat = [d for d, v in weak.items() if v < (0.1 if kinds[d] == "numbers" else 0.6)]
+    n, rates = len(arms[pairs[0][1]]), sorted(trials.lr.unique())
     return [
         f"{', '.join(datas)}; {trials.seed.nunique()} seeds; {len(trials)} trials, "
-        f"{int(trials.valid.isna().sum())} diverged. Every arm has {n} trials (four variants, "
-        f"rates {', '.join(f'{r:g}' for r in sorted(trials.lr.unique()))}) a data set and seed; "
+        f"{int(trials.valid.isna().sum())} diverged. Every compared arm has {n * len(rates)} "
+        f"trials ({n} variants, rates {', '.join(f'{r:g}' for r in rates)}) a data set and seed; "
         "the best mean score on validation rows is scored on test rows: R2, of tox21 area under "
         "ROC without the missing labels. Differences are arm minus base of one data set and seed "
         "(a block). Wilcoxon's signed-rank test is over all blocks, Holm's correction over the "
         f"{len(found)} main comparisons of the whole report, told apart below {LEVEL:g}; a word is "
         "by the median's sign. An arm all of whose trials of a block diverged counts as lost "
-        "there, below every other difference.",
+        "there, below every other difference, and then no mean of the differences is given.",
         "Blocks of one data set share its rows: seeds change the nets' first weights, the order of "
         "batches and the lists drawn, not the split of the data. They are not independent, so "
-        "these p are rather too small, and the intervals are about seeds alone."
-        + (
-            f" On {', '.join(flat)} the nets explain next to nothing (mean gradient: "
-            + ", ".join(f"{weak[d]:.3f}" for d in flat)
-            + "): differences there say little."
-            if flat
-            else ""
-        ),
+        "these p are rather too small, and the intervals are about seeds alone.",
+        "## Guessing",
+        "R2 of 0 is the mean of the very rows that are scored, which nobody can know. What can be "
+        "guessed without inputs is the mean of the training rows, of classes any constant. Where "
+        "blocks of a table differ, R2 of that guess is below 0, and a score about 0 is better "
+        "than guessing:",
+        of_guesses(best, guesses, mean),
         "## All main comparisons",
         of_tests(found),
         "![differences](differences.png)",
         *first(trials, best, arms, found, references),
-        *second(trials, best, arms, kinds, found),
+        *second(trials, best, arms, guesses, found),
         *third(trials, best, arms, found),
         "## Every arm",
         "Delta_m% is the mean change of error (of tox21: of area) against one net for each task "
         "(smaller is better). Fewer trials than the arms have the last three, which are "
         "references. A rate chosen at an end of the grid says that a better one may lie beyond.",
-        of_arms(trials, best, arms, kinds),
+        of_arms(trials, best, arms, guesses),
     ]

@@ -10,8 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.dummy import DummyRegressor
+from sklearn.metrics import r2_score
 
 from mtlsk.aggregators import ConicGrad
+from mtlsk.controllers import ConeAngle
+from mtlsk.datasets import make_arm, split_rows
 
 SCRIPT = Path(__file__).parents[1] / "studies" / "conicgrad_questions.py"
 COMMITTED = SCRIPT.with_suffix("")
@@ -43,6 +47,23 @@ def said(row):
     if float(row[7]) >= 0.05:
         return "not told apart"
     return "better" if float(row[3]) > 0 else "worse"
+
+
+def check_guesses(text, folder):
+    """Check that the report has the guesses beside its trials, and counts what is above them."""
+    trials = pd.read_csv(folder / "trials.csv")
+    guesses = pd.read_csv(folder / "guesses.csv").set_index("data")
+    for row in table(text, "data | guess"):
+        cells = [float(cell) for cell in row[1:4]]
+        assert cells == pytest.approx(guesses.loc[row[0]].tolist(), abs=5e-4)
+    arms = {(r[0], r[1]): int(r[7]) for r in table(text, "data | arm")}
+    for (data, arm), own in trials.groupby(["data", "arm"]):
+        low = int((own.valid <= guesses.valid[data]).sum())
+        if arm in ("fixed c", "dynamic c", "flip", "printed"):  # the others share variants
+            assert arms[data, arm] == low
+        if arm in ("fixed c", "flip", "printed"):
+            words = re.search(rf"than guessing.*?{arm}: (.*?) \(", text)[1]
+            assert f"{data} {low} of {len(own)}" in words.split(", ")
 
 
 def stepped(p):
@@ -79,6 +100,10 @@ def check(text):
         assert (sentence in text) == (not told)
     told = {said(r) for r in rows if r[0] == "printed"} - {"not told apart"}
     assert ("As printed it is worse" in text) == (told == {"worse"})
+    told = {said(r) for r in rows if r[0].startswith("gamma a task")}
+    assert ("A gamma a task, of random lists, is better" in text) == (
+        told - {"not told apart"} == {"better"}
+    )
     for row in table(text, "arm | against"):  # what is averaged over the blocks by data set
         part = text[text.index(f"| data | score | {row[1]} | {row[0]} |") :]
         cells = [r for r in table(part, "data | score") if r[1] == row[2]]
@@ -103,6 +128,7 @@ def quick(tmp_path_factory):
 def test_the_quick_study_goes_on_and_counts_its_trials(quick, tmp_path):
     first = pd.read_csv(quick / "trials.csv")
     check((quick / "report.md").read_text())
+    check_guesses((quick / "report.md").read_text(), quick)
     assert not first.duplicated(KEYS).any()
     assert first.groupby("variant").size().nunique() == 1
     assert first.valid.notna().all()
@@ -112,6 +138,7 @@ def test_the_quick_study_goes_on_and_counts_its_trials(quick, tmp_path):
     assert "seed 0: 3 trials" in printed
     again = pd.read_csv(tmp_path / "trials.csv")
     pd.testing.assert_frame_equal(again.iloc[:-3], short.reset_index(drop=True))
+    assert (tmp_path / "guesses.csv").read_text() == (quick / "guesses.csv").read_text()
     a, b = (t.sort_values(KEYS).reset_index(drop=True) for t in (again, first))
     pd.testing.assert_frame_equal(a, b, check_exact=False, rtol=1e-3)
     for name in PICTURES:
@@ -119,13 +146,15 @@ def test_the_quick_study_goes_on_and_counts_its_trials(quick, tmp_path):
 
 
 def test_an_arm_that_diverges_is_counted_as_lost(quick, tmp_path):
+    shutil.copy(quick / "guesses.csv", tmp_path)
     first = pd.read_csv(quick / "trials.csv")
     frames, random = [], np.random.default_rng(0)
     for seed in range(12):
         frame = first.assign(seed=seed)
         frame[["mean", "worst"]] += random.normal(0, 0.01, (len(frame), 2))
         gone = frame.variant.str.startswith("printed")
-        scores = ["valid", "mean", "worst", "tasks"]
+        gone |= frame.variant.isin({*REFERENCES, "auto", "critical"})
+        scores = ["valid", "mean", "worst", "tasks", "c_first", "c_last"]
         frames.append(frame.assign(**{name: frame[name].mask(gone) for name in scores}))
     pd.concat(frames).to_csv(tmp_path / "trials.csv", index=False)
     run("--report", "--out", tmp_path)
@@ -134,7 +163,9 @@ def test_an_arm_that_diverges_is_counted_as_lost(quick, tmp_path):
     assert "Every trial of printed diverged" in text
     rows = [r for r in table(text, "arm | against") if r[0] == "printed"]
     assert {r[5] for r in rows} == {"0 of 12"}
-    assert {(r[3], float(r[6])) for r in rows} == {("-inf", 0.000488)}  # p 2 / 2^12
+    assert {(r[3], r[4], float(r[6])) for r in rows} == {("-inf", "-", 0.000488)}  # p 2 / 2^12
+    assert table(text, "data | guess")[0][4:] == ["diverged"] * 2
+    assert ["auto", "diverged / diverged"] in table(text, "variant |")
     assert "As printed it is worse" in text
     part = text[text.index("| data | score | fixed c | printed |") :]
     assert {(r[3], r[6]) for r in table(part, "data | score")} == {("diverged", "12")}
@@ -155,11 +186,16 @@ def test_the_multiplier_divides_out():
 
 
 def test_the_committed_report_is_what_its_trials_say(tmp_path):
-    shutil.copy(COMMITTED / "trials.csv", tmp_path)
+    for name in ("trials.csv", "guesses.csv"):
+        shutil.copy(COMMITTED / name, tmp_path)
     run("--report", "--out", tmp_path)
     text = (COMMITTED / "report.md").read_text()
     assert body((tmp_path / "report.md").read_text()) == body(text)
     check(text)
+    check_guesses(text, COMMITTED)
+    critical = pd.read_csv(COMMITTED / "trials.csv").query("variant == 'critical'")
+    ends, rho = critical[["c_first", "c_last"]].to_numpy(), ConeAngle().rho
+    assert f"lie between {ends.min():.3f} and {ends.max():.3f}: about rho ({rho:g})" in text
     for name in PICTURES:
         assert f"]({name})" in text
         assert (COMMITTED / name).stat().st_size < 150_000
@@ -176,6 +212,21 @@ def test_the_committed_trials_are_all_there():
     assert set(trials.groupby("variant").size()) == {size}
     ends = trials[trials.variant.isin(["linear", "cosine"])].c_last
     assert ends.between(0.25, 0.25 + 0.65 / 15).all()  # schedules as long as the training
+
+
+def test_a_guess_is_the_mean_of_the_training_rows():
+    arm, part = make_arm(1500, random_state=0), split_rows(1500, "blocked")
+    X, y = np.asarray(arm.data), np.asarray(arm.target)
+    known = DummyRegressor().fit(X[part == "train"], y[part == "train"])
+    valid, test = (
+        r2_score(y[part == name], known.predict(X[part == name]), multioutput="raw_values")
+        for name in ("validation", "test")
+    )
+    guesses = pd.read_csv(COMMITTED / "guesses.csv").set_index("data")
+    expected = [valid.mean(), test.mean(), test.min()]
+    assert guesses.loc["arm", ["valid", "mean", "worst"]].tolist() == pytest.approx(expected, 1e-4)
+    assert set(guesses.loc["tox21"]) == {0.5}
+    assert (guesses.loc[["sarcos", "arm", "wq"]] < 0).all(axis=None)  # blocks differ
 
 
 def test_a_verdict_that_contradicts_its_table_is_seen(quick):
