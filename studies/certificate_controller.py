@@ -2,7 +2,11 @@
 
 python studies/certificate_controller.py --data FOLDER    with tinyshakespeare.txt.gz in it
 python studies/certificate_controller.py                  a made-up text instead
+python studies/certificate_controller.py --report         the report again, from trials.csv
 python studies/certificate_controller.py --quick          less than a minute
+
+The controller acts on the scales and groups of tasks, of which equal weights see little and other
+aggregators much: it is put on three of them. Trials that are in trials.csv are not run again.
 """
 
 from __future__ import annotations
@@ -12,11 +16,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from common import parser, rows_of, standardised, with_spread, write
-from scipy.stats import t as student
+import pandas as pd
+from common import append, holm, parser, rows_of, standardised, tested, with_spread, write
+from joblib import Parallel, delayed
 from sklearn.metrics import mean_squared_error
 
-from mtlsk import MultiTaskClassifier, MultiTaskRegressor
+from mtlsk import DivergenceError, MultiTaskClassifier, MultiTaskRegressor
 from mtlsk.datasets import load_text, make_arm
 from mtlsk.modules import CharLM
 
@@ -25,6 +30,8 @@ CONTROLLERS = {
     "escalation": {"name": "CertificateController", "period": 10},
     "groups": {"name": "CertificateController", "form": "groups", "cooldown": 100},
 }
+AGGREGATORS = ("LinearScalarization", "MGDA", "ConicGrad")
+LANGUAGE, ARM = "A language model of seven tasks", "The simulated arm"
 CLAIM = 17  # % of validation cross-entropy
 RATES = (0.003, 0.01)
 
@@ -49,29 +56,31 @@ def seven_tasks(text, quick):
     return read.data, y, len(read.vocabulary), np.asarray(read.split == "train")
 
 
-def language(text, quick, seed, lr, controller):
-    """Return (validation cross-entropy, changes, steps) of one language model."""
+def language(text, quick, seed, lr, aggregator, controller):
+    """Return (losses on rows to choose by and to report, changes, steps) of a language model."""
     X, y, n_characters, train = seven_tasks(text, quick)
     net = MultiTaskClassifier(
         module=CharLM, module__n_characters=n_characters, module__width=32, module__n_layers=1,
-        controller=controller, lr=lr, max_epochs=1 if quick else 4, batch_size=128,
-        random_state=seed,
+        aggregator=aggregator, controller=controller, lr=lr, max_epochs=1 if quick else 8,
+        batch_size=128, random_state=seed,
     ).fit(X[train], y[train])  # fmt: skip
-    held = np.flatnonzero(~train)[:2000]
-    losses = net.task_gramian(X.iloc[held], y.iloc[held])[1]
-    return float(losses.mean()), changed(net), net.n_steps_
+    held = np.flatnonzero(~train)  # the end of the text, in its order
+    parts = held[: len(held) // 3], held[len(held) // 3 :][:2000]
+    losses = [float(net.task_gramian(X.iloc[p], y.iloc[p])[1].mean()) for p in parts]
+    return *losses, changed(net), net.n_steps_
 
 
-def arm(quick, seed, lr, controller):
-    """Return (validation mean squared error, changes, steps) of one net on the simulated arm."""
+def arm(quick, seed, lr, aggregator, controller):
+    """Return (errors on rows to choose by and to report, changes, steps) of a net of the arm."""
     made = make_arm(1000, random_state=seed)
-    train, valid = slice(0, 700), slice(700, 1000)
+    train, *parts = slice(0, 600), slice(600, 800), slice(800, 1000)
     X, y = (standardised(table, train) for table in (made.data, made.target))
     net = MultiTaskRegressor(
-        (32, 32), controller=controller, lr=lr, max_epochs=3 if quick else 30, batch_size=64,
+        (32, 32), aggregator, controller, lr=lr, max_epochs=3 if quick else 60, batch_size=64,
         random_state=seed,
     ).fit(X[train], y[train])  # fmt: skip
-    return mean_squared_error(y[valid], net.predict(X[valid])), changed(net), net.n_steps_
+    errors = [mean_squared_error(y[p], net.predict(X[p])) for p in parts]
+    return *errors, changed(net), net.n_steps_
 
 
 def changed(net):
@@ -79,74 +88,130 @@ def changed(net):
     return sum(len(row.get("changes") or []) for row in net.history_)
 
 
-def compared(title, measure, run, seeds):
-    """Return the paragraphs of one data set, and whether the claimed gain is inside an interval."""
-    found = {n: np.empty((seeds, len(RATES), 3)) for n in CONTROLLERS}
-    for name, controller in CONTROLLERS.items():
-        for seed in range(seeds):
-            for j, lr in enumerate(RATES):
-                found[name][seed, j] = run(seed, lr, controller)
-        print(title, name, with_spread(found[name][..., 0].min(1)), flush=True)
-    chosen = {n: own[..., 0].mean(0).argmin() for n, own in found.items()}
-    base, rows, said = found["none"][:, chosen["none"], 0], [], []
-    for name, own in found.items():
-        picked = own[:, chosen[name]]
-        change = 100 * (picked[:, 0] / base - 1)
-        cells = [name, f"{RATES[chosen[name]]:g}", with_spread(picked[:, 0])]
-        cells += [with_spread(picked[:, 1], 1), f"{picked[0, 2]:.0f}"]
-        if name == "none":
-            rows.append([*cells, ""])
-            continue
-        half = student.ppf(0.975, seeds - 1) * change.std(ddof=1) / np.sqrt(seeds)
-        low, high = change.mean() - half, change.mean() + half
-        rows.append([*cells, f"{change.mean():+.2f} [{low:+.2f}, {high:+.2f}]"])
-        word = "lower" if high < 0 else "higher" if low > 0 else "not told apart"
-        claim = "inside" if low <= -CLAIM <= high else "outside"
-        if np.abs(change).max() < 0.01:
-            said.append(f"{name}: changes nothing")
-            continue
-        said.append(
-            f"{name}: {word} ({change.mean():+.2f} %; {CLAIM} % less is {claim} the interval)"
-        )
-    heads = ["controller", "rate", measure, "changes", "steps", "change in % [95 % by t]"]
-    return [f"## {title}", rows_of(heads, rows), f"**Verdict**: {'; '.join(said)}."]
+KEYS = ["data", "aggregator", "controller", "lr", "seed", "text"]
+
+
+def ran(text, quick, *key):
+    """Return the row of one trial, without numbers if it diverged."""
+    data, aggregator, controller, lr, seed, _ = key
+    run = (lambda *a: language(text, *a)) if data == LANGUAGE else arm
+    try:
+        found = run(quick, seed, lr, aggregator, CONTROLLERS[controller])
+    except DivergenceError:
+        found = (np.nan,) * 4
+    return dict(zip((*KEYS, "valid", "held", "changes", "steps"), (*key, *found), strict=True))
+
+
+def missing(file, seeds, quick, source):
+    """Return the keys of the trials that are not in a file."""
+    wanted = [
+        (data, aggregator, controller, lr, seed, source)
+        for data in (LANGUAGE, ARM)
+        for seed in range(seeds)
+        for aggregator in (AGGREGATORS[:2] if quick else AGGREGATORS)
+        for controller in CONTROLLERS
+        for lr in RATES
+    ]
+    there = pd.read_csv(file)[KEYS] if file.exists() else pd.DataFrame(columns=KEYS)
+    known = set(there.itertuples(index=False, name=None))
+    return [key for key in wanted if key not in known]
+
+
+def compared(trials):
+    """Return a table with a row a data set, aggregator and controller: its change against none.
+
+    The rate of each is the best on average over the seeds, on the rows to choose by; one at which
+    a seed diverged is not chosen.
+    """
+    keys, rows = ["data", "aggregator", "controller"], []
+    means = trials.fillna({"valid": np.inf}).groupby([*keys, "lr"], sort=False).valid.mean()
+    best = means.groupby(level=keys, sort=False).idxmin()
+    runs = {key: own.set_index("seed").sort_index() for key, own in trials.groupby([*keys, "lr"])}
+    for data, aggregator, controller, lr in best:
+        picked = runs[data, aggregator, controller, lr]
+        d = 100 * (picked.held / runs[best[data, aggregator, "none"]].held - 1)
+        rows.append((data, aggregator, controller, lr, picked, d.abs().max(), *tested(d)))
+    table = pd.DataFrame(rows, columns=[*keys, "lr", "runs", "most", "change", "half", "p"])
+    against = table.controller != "none"
+    table.loc[against, "p"] = holm(table.p[against].fillna(1).to_numpy())
+    return table
+
+
+def said(row, claimed):
+    """Return what a controller did to an aggregator's loss, in words."""
+    if (row.runs.changes == 0).all():
+        return f"{row.controller} on {row.aggregator}: never acted"
+    if row.most < 0.01:
+        return f"{row.controller} on {row.aggregator}: acted without any effect"
+    word = "not told apart" if row.p >= 0.05 else "lower" if row.change < 0 else "higher"
+    low, high = row.change - row.half, row.change + row.half
+    inside = f"; {CLAIM} % less is {'in' if low <= -CLAIM <= high else 'out'}side the interval"
+    return (
+        f"{row.controller} on {row.aggregator}: {word} "
+        f"({row.change:+.2f} %{inside if claimed and np.isfinite(row.half) else ''})"
+    )
+
+
+def part(title, measure, table):
+    """Return the paragraphs of one data set; a verdict names what is told apart."""
+    rows = []
+    for row in table.itertuples():
+        cells = [row.aggregator, row.controller, f"{row.lr:g}", with_spread(row.runs.held)]
+        cells += [with_spread(row.runs.changes, 1), f"{row.runs.steps.iloc[0]:.0f}", "", ""]
+        if row.controller != "none":
+            ends = ", ".join(f"{row.change + sign * row.half:+.2f}" for sign in (-1, 1))
+            one = np.isnan(row.half)  # a single seed has no interval
+            cells[-2:] = f"{row.change:+.2f}{'' if one else f' [{ends}]'}", f"{row.p:.2g}"
+        rows.append(cells)
+    heads = ["aggregator", "controller", "rate", measure, "changes", "steps"]
+    heads += ["change in % [95 % by t]", "p (Holm)"]
+    words = [said(row, title == LANGUAGE) for row in table.itertuples() if row.controller != "none"]
+    return [f"## {title}", rows_of(heads, rows), f"**Verdict**: {'; '.join(words)}."]
 
 
 def main():
-    arguments = parser(__doc__, "certificate_controller").parse_args()
-    quick, file = arguments.quick, None
-    if arguments.data is not None:
-        file = arguments.data / "tinyshakespeare.txt.gz"
-        with gzip.open(file, "rt") as opened:
-            text = opened.read()
-    else:
-        text = made_up(np.random.default_rng(0), 3000)
-    source = "the start of tinyshakespeare" if file else "a made-up text of four sentences' words"
+    options = parser(__doc__, "certificate_controller")
+    options.add_argument("--report", action="store_true", help="run nothing, write the report")
+    arguments = options.parse_args()
+    quick, file = arguments.quick, arguments.out / "trials.csv"
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if not arguments.report:
+        if arguments.data is not None:
+            with gzip.open(arguments.data / "tinyshakespeare.txt.gz", "rt") as opened:
+                text = opened.read()
+        else:
+            text = made_up(np.random.default_rng(0), 3000)
+        source = "given" if arguments.data else "made up"
+        keys = missing(file, arguments.seeds, quick, source)
+        work = Parallel(n_jobs=arguments.jobs, return_as="generator_unordered")
+        for row in work(delayed(ran)(text, quick, *key) for key in keys):
+            append(file, [row])
+            print(*row.values(), flush=True)
+    trials = pd.read_csv(file)
+    given = "given" in set(trials.text)  # those of a made-up text are left out then
+    trials = trials[trials.text == ("given" if given else "made up")]
+    seeds, table = trials.seed.nunique(), compared(trials)
+    source = "the start of tinyshakespeare" if given else "sentences drawn from eight phrases"
+    n = (table.controller != "none").sum()
     paragraphs = [
-        f"**Claimed**: the controller lowers the validation cross-entropy of a language model of "
-        f"seven tasks by {CLAIM} %.",
+        "**Claimed** (CANON, doi 10.5281/zenodo.19454888): the controller lowers the validation "
+        f"cross-entropy of a language model of seven tasks by {CLAIM} %.",
         "**Run**: `CertificateController` in both its forms (a look every 10 steps; 100 steps to "
-        "cool down) on equal weights and AdamW, rates "
-        f"{', '.join(f'{r:g}' for r in RATES)}, the best on average chosen for each alike; "
-        f"{arguments.seeds} seeds. The language model: {source}, a transformer of one layer of 32, "
-        "16 characters of context; the next character, the one after it, and five questions about "
-        "them. Far smaller than the source's. The arm: 1000 rows, a net of 32, 32.",
-        *compared(
-            "A language model of seven tasks",
-            "validation cross-entropy",
-            lambda *a: language(text, quick, *a),
-            arguments.seeds,
-        ),
-        *compared(
-            "The simulated arm", "validation error", lambda *a: arm(quick, *a), arguments.seeds
-        ),
+        f"cool down) on {', '.join(table.aggregator.unique())}, AdamW, rates "
+        f"{', '.join(f'{r:g}' for r in RATES)}, the best on average chosen for each alike on rows "
+        f"of their own; {seeds} seeds. The language model: {source}, a transformer of one layer of "
+        "32, 16 characters of context; the next character, the one after it, and five questions "
+        "about them; the end of the text is held out. Far smaller than the source's. The arm: "
+        "1000 rows, 600 to train, a net of 32, 32.",
+        *part(LANGUAGE, "cross-entropy held out", table[table.data == LANGUAGE]),
+        *part(ARM, "squared error held out", table[table.data == ARM]),
         "With equal weights merged tasks count as much as before, so that groups change nothing "
-        "here by construction: of the actions only scales and the learning rate can.",
-        "Intervals are of paired differences over seeds, uncorrected for their number (four); the "
-        "rate was chosen on the same validation rows, for all alike.",
+        "there by construction: of the actions only scales and the learning rate can.",
+        f"Changes are paired by seed, with the same aggregator without controller; p is of a "
+        f"t-test, by Holm for all {n}.",
     ]
     title = "The certificate controller against none"
-    write(arguments.out, title, paragraphs, f"{arguments.seeds} seeds.")
+    write(arguments.out, title, paragraphs, f"{seeds} seeds.")
 
 
 if __name__ == "__main__":

@@ -185,8 +185,9 @@ def main():
         lines += updates(name, xt, yt, classes, seeds, epochs, batch_size, measured)
         lines += endings(name, x, y, train, test, classes, seeds, epochs, batch_size)
         arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "report.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+        text = "\n".join([*lines, *verdict(lines)])
+        (arguments.out / "report.md").write_text(text + "\n")
+    print(text)
 
 
 def updates(name, x, y, classes, seeds, epochs, batch_size, measured):
@@ -218,6 +219,30 @@ def updates(name, x, y, classes, seeds, epochs, batch_size, measured):
                 cells.append(f"{mine.mean():.3f} of {best.mean():.3f}")
             lines.append(f"| {label} | {engine} | " + " | ".join(cells) + " |")
     return [*lines, ""]
+
+
+def verdict(lines):
+    """Return what the tables of a report say of each engine, in a sentence each."""
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    said = ["## Verdict", "", "**Asked**: what does a cheaper Gramian give up?", ""]
+    exact, ends = None, defaultdict(list)  # of the nets at the end, engine by engine
+    for name, *cells in rows:
+        if len(cells) == len(AGGREGATORS) and "±" in cells[0]:
+            scores = np.array([float(cell.split()[0]) for cell in cells])
+            exact = scores if name == "exact" else exact
+            ends[name].append(scores - exact)
+    for engine in (name for name in ends if name != "exact"):
+        own = [row for row in rows if len(row) == 8 and row[1] == engine]
+        cosines = [float(row[4].split()[0]) for row in own]
+        shares = [float(a) / float(b) for a, b in (row[5].split(" of ") for row in own)]
+        apart = np.concatenate(ends[engine])
+        said.append(
+            f"- **{engine}**: half-way a median cosine of {min(cosines):.2f} to "
+            f"{max(cosines):.2f} with the exact update and {min(shares):.0%} to {max(shares):.0%} "
+            "of its worst-task progress; the nets at the end score "
+            f"{apart.min():+.3f} to {apart.max():+.3f} beside exact ones."
+        )
+    return said
 
 
 def endings(name, x, y, train, test, classes, seeds, epochs, batch_size):

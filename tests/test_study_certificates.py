@@ -1,10 +1,12 @@
 """The studies of certificates run, and their verdicts are what their tables say."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 STUDIES = Path(__file__).parent.parent / "studies"
@@ -27,7 +29,7 @@ def pages(tmp_path_factory):
         found[name, True] = (out / "report.md").read_text()
         found[name, False] = (STUDIES / name / "report.md").read_text()
         assert "nan" not in found[name, True] + found[name, False]
-        assert "; 3 seeds" in found[name, False]
+        assert re.search(r"; [3-9] seeds", found[name, False])
     return found
 
 
@@ -75,16 +77,36 @@ def test_equal_weights_do_not_see_how_the_objective_is_cut(pages, quick):
     assert float(re.search(r"\(to\s+([\d.e-]+)\)", text).group(1)) < 1e-9
 
 
-def test_the_controller_s_verdict_agrees_with_its_intervals(pages):
-    page = pages["certificate_controller", False]
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_controller_s_verdict_agrees_with_its_tables(pages, quick):
+    page = pages["certificate_controller", quick]
     for title in ("A language model of seven tasks", "The simulated arm"):
         text = part(page, title)
-        for name, *_, change in cells(text)[1:]:
+        rows = [row for row in cells(text) if row[1] != "none"]
+        assert len(rows) == (4 if quick else 6)
+        for aggregator, name, *_, changes, _, change, p in rows:
             low, high = map(float, re.search(r"\[(.*), (.*)\]", change).groups())
-            if f"{name}: changes nothing" in text:
-                assert -0.01 < low <= high < 0.01
+            of = f"{name} on {aggregator}"
+            assert (f"{of}: never acted" in text) == (changes == "0.0 ± 0.0")
+            if re.search(f"{of}: (never|acted)", text):
+                assert -0.02 < low <= high < 0.02
                 continue
-            word = "lower" if high < 0 else "higher" if low > 0 else "not told apart"
-            assert f"{name}: {word}" in text
+            word = "lower" if float(change.split()[0]) < 0 else "higher"
+            word = word if float(p) < 0.05 else "not told apart"
             claimed = "inside" if low <= -17 <= high else "outside"
-            assert re.search(rf"{name}: [^;]*; 17 % less is {claimed}", text)
+            less = f"; 17 % less is {claimed} the interval" if "language" in title else ""
+            assert re.search(rf"{of}: {word} \([-+.\d]+ %{less}\)", text)
+
+
+def test_the_controller_s_report_is_what_its_trials_say(tmp_path):
+    committed = STUDIES / "certificate_controller"
+    shutil.copy(committed / "trials.csv", tmp_path)
+    script = [sys.executable, "-W", "error", str(STUDIES / "certificate_controller.py")]
+    subprocess.run([*script, "--report", "--out", str(tmp_path)], check=True, capture_output=True)
+    pages = [(folder / "report.md").read_text() for folder in (committed, tmp_path)]
+    assert len({page.split("\n\n", 2)[2] for page in pages}) == 1
+    trials = pd.read_csv(committed / "trials.csv")
+    keys = ["data", "aggregator", "controller", "lr"]
+    assert not trials.duplicated([*keys, "seed"]).any()
+    assert trials.groupby(keys).size().nunique() == 1  # as many for each
+    assert (trials.text == "given").all()
