@@ -12,19 +12,18 @@ from mtlsk.drawing import COLOURS, MARKERS
 def draw_arms(cells, path):
     """Draw each comparison's mean difference and 95 % interval, a panel a data set."""
     names = list(dict.fromkeys(c[0] for c in cells))
-    tall = max(sum(c[0] == n for c in cells) for n in names)
-    figure = Figure(
-        figsize=(3.4 * len(names) + 1.5, 0.19 * tall + 1.6), dpi=110, layout="constrained"
-    )
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        own = [c for c in cells if c[0] == name]
-        for place, (_, optimizer, _, mean, half) in enumerate(own):
-            i = list(HOSTS).index(optimizer)
-            axes.errorbar(mean, place, xerr=half, fmt=MARKERS[i], color=COLOURS[i], ms=5, capsize=2)
+    arms = list(dict.fromkeys((c[1], c[2]) for c in cells))
+    size = (2.4 * len(names) + 2.2, 0.15 * len(arms) + 1.6)
+    figure = Figure(figsize=size, dpi=90, layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
+    for axes, name in zip(panels, names, strict=True):
+        for optimizer, aggregator, mean, half in (c[1:] for c in cells if c[0] == name):
+            i, place = list(HOSTS).index(optimizer), arms.index((optimizer, aggregator))
+            axes.errorbar(mean, place, xerr=half, fmt=MARKERS[i], color=COLOURS[i], ms=4)
         axes.axvline(0, color="0.5", lw=1)
-        axes.set_yticks(range(len(own)), [f"{c[1]} {c[2]}" for c in own], fontsize=7)
-        axes.set(title=name, xlabel="change of Delta_m% by APT")
-        axes.invert_yaxis()
+        axes.set(title=name, xlabel="change of Delta_m%")
+    panels[0].set_yticks(range(len(arms)), [" ".join(arm) for arm in arms], fontsize=7)
+    panels[0].invert_yaxis()
     figure.suptitle("Left of 0 APT is better; bars are 95 % intervals by t over seeds")
     figure.savefig(path)
 
@@ -38,14 +37,16 @@ def draw_shares(means, found, threshold, path):
         places = np.arange(len(optimizers)) + shift
         axes.bar(places, [means[o, arm][1] for o in optimizers], 0.38, color=colour, label=arm)
         axes.plot(places, [means[o, arm][0] for o in optimizers], "D", color="black", ms=5)
+        axes.plot(places, [means[o, arm][3] for o in optimizers], "_", color="black", ms=16)
         for place, o in zip(places, optimizers, strict=True):
             runs = [run[1] for run in found[o, arm]]
             axes.plot([place] * len(runs), runs, ".", color="0.7", ms=4)
     axes.plot([], [], "D", color="black", ms=5, label="its coefficient")
+    axes.plot([], [], "_", color="black", ms=16, label="its length")
     axes.axhline(threshold, color="0.5", ls="--", lw=1)
     axes.set_xticks(range(len(optimizers)), optimizers)
     axes.set(ylabel="share of the update", title="Share of the instant gradient in the update")
-    axes.legend()
+    figure.legend(loc="outside right upper")
     figure.savefig(path)
 
 

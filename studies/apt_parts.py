@@ -8,19 +8,45 @@ from sklearn.metrics import r2_score
 from skorch.callbacks import Callback
 
 from mtlsk import MultiTaskRegressor
+from mtlsk.controllers import APT
 from mtlsk.gramian import effective_rank
 from mtlsk.optimizers import orthogonalize
 
 BASE = "LinearScalarization"
-CONSTANT = 0.725
+KINDS = {"sarcos": "numbers", "arm": "numbers", "digits": "classes", "tox21": "classes"}
+LAYERS = (32, 32)
+CONSTANT = (APT().beta_min + APT().beta_max) / 2  # what APT takes at a cosine of 0
+RATIO = 2.5
+SHARES = ("coefficient", "share", "cosine", "length")
+PRESERVATION = ("gradient noise", "effective rank", "mean cosine", "worst task's cosine", "test R2")
 RHOS, BATCHES = (0.0, 0.05, 0.2, 0.5), (16, 64, 256)
-HOSTS = {  # the optimizer's own options, what its momentum is called, two learning rates
-    "SGD": ({"momentum": 0.9, "dampening": 0.9}, ("momentum", "dampening"), (0.3, 1.0)),
-    "Adam": ({}, ("beta1",), (0.005, 0.015)),
-    "AdamW": ({"weight_decay": 0.01}, ("beta1",), (0.005, 0.015)),
-    "RAdam": ({}, ("beta1",), (0.03, 0.1)),
-    "Muon": ({}, ("momentum",), (0.01, 0.03)),
+HOSTS = {  # the optimizer's own options, what its momentum is called, the least learning rate
+    "SGD": ({"momentum": 0.9, "dampening": 0.9}, ("momentum", "dampening"), 0.24),
+    "Adam": ({}, ("beta1",), 0.0024),
+    "AdamW": ({"weight_decay": 0.01}, ("beta1",), 0.0024),
+    "RAdam": ({}, ("beta1",), 0.0064),
+    "Muon": ({}, ("momentum", "beta1"), 0.004),  # APT drives its AdamW part too
 }
+
+
+def rates(name, optimizer):
+    """Return an optimizer's four learning rates on a data set, each RATIO times the last.
+
+    Where they lie was looked up beforehand, on validation rows of one seed or two. SGD's are larger
+    for Tox21: its gradients, of sparse zeros and ones, are small.
+    """
+    moved = 2 if (name, optimizer) == ("tox21", "SGD") else 0
+    return [float(f"{HOSTS[optimizer][2] * RATIO ** (moved + i):.3g}") for i in range(4)]
+
+
+def options_of(optimizer, arm):
+    """Return the words for an estimator with a host optimizer's options in an arm."""
+    options, words, _ = HOSTS[optimizer]
+    if arm == "constant":
+        options = {**options, **dict.fromkeys(words, CONSTANT)}
+        if "beta1" in options:
+            options["betas"] = (options.pop("beta1"), 0.999)
+    return {f"optimizer__{k}": v for k, v in options.items()}
 
 
 def matrices(net):
@@ -107,40 +133,27 @@ class Directions(Callback):
         self.found.append((float(sizes[0] / sizes[1]), rank, np.mean(angles), min(angles)))
 
 
-def shares(data, seeds, epochs):
-    """Return {(optimizer, arm): [numbers of a run]}: the instant gradient's share of the update."""
+def shared(data, epochs, name, optimizer, arm, seed):
+    """Return the instant gradient's share of the update, in the mean of a run."""
     X, y, (train, *_) = data
-    found = {}
-    for optimizer in ("Adam", "AdamW", "RAdam", "Muon"):
-        for arm in ("plain", "APT"):
-            options = {f"optimizer__{k}": v for k, v in HOSTS[optimizer][0].items()}
-            for seed in range(seeds):
-                log = Shares()
-                net = MultiTaskRegressor(
-                    (32, 32), BASE, "APT" if arm == "APT" else None, optimizer,
-                    HOSTS[optimizer][2][0], epochs, random_state=seed, callbacks=[log], **options
-                )  # fmt: skip
-                net.fit(X[train], y[train])
-                found.setdefault((optimizer, arm), []).append(np.mean(log.found, axis=0))
-    return found
+    log = Shares()
+    net = MultiTaskRegressor(
+        LAYERS, BASE, "APT" if arm == "APT" else None, optimizer, rates(name, optimizer)[1],
+        epochs, random_state=seed, callbacks=[log], **options_of(optimizer, arm),
+    )  # fmt: skip
+    net.fit(X[train], y[train])
+    return dict(zip(SHARES, np.mean(log.found, axis=0), strict=True))
 
 
-def preservation(data, seeds, steps):
-    """Return {(batch, rho): [numbers of a run]} for Muon's direction preservation."""
+def preserved(data, steps, name, batch, rho, seed):
+    """Return what Muon's direction preservation does, in the mean of a run."""
     X, y, (train, _, test) = data
-    found = {}
-    for batch in BATCHES:
-        for rho in RHOS:
-            for seed in range(seeds):
-                log = Directions(X[train], y[train])
-                epochs = max(1, round(steps / np.ceil(train.sum() / batch)))
-                net = MultiTaskRegressor(
-                    (32, 32), BASE, None, "Muon", 0.01, epochs, batch, random_state=seed,
-                    callbacks=[log], optimizer__direction_preservation=rho,
-                )  # fmt: skip
-                net.fit(X[train], y[train])
-                score = r2_score(y[test], net.predict(X[test]))
-                numbers_of = [*np.mean(log.found, axis=0), score]
-                found.setdefault((batch, rho), []).append(numbers_of)
-        print("preservation, batch", batch, flush=True)
-    return found
+    log = Directions(X[train], y[train])
+    epochs = max(1, round(steps / np.ceil(train.sum() / batch)))
+    net = MultiTaskRegressor(
+        LAYERS, BASE, None, "Muon", rates(name, "Muon")[1], epochs, batch, random_state=seed,
+        callbacks=[log], optimizer__direction_preservation=rho,
+    )  # fmt: skip
+    net.fit(X[train], y[train])
+    score = r2_score(y[test], net.predict(X[test]))
+    return dict(zip(PRESERVATION, (*np.mean(log.found, axis=0), score), strict=True))

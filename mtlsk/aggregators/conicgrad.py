@@ -42,8 +42,9 @@ class ConicGrad(OnlineDual, SolvedDual):
       descends whenever <g0, g_w> > 0 and tends to g0 as c -> 1, but can leave the cone.
     - ``"printed"``: the closed form as printed. **It ascends**; kept for comparison only.
 
-    On the paper's toy problem ``"exact"`` reaches the minimum of the mean loss, ``"flip"`` the Pareto
-    front and ``"printed"`` neither (studies/conicgrad_toy).
+    On the paper's toy problem, both losses at scale 1 and c <= .75, ``"exact"`` reaches the minimum
+    of the mean loss from all five starts, ``"flip"`` mostly other points of the Pareto front and
+    ``"printed"`` neither: studies/conicgrad_toy.
 
     The last two keep their dual weights from step to step: w = softmax(logits), one Adam step an
     iteration on the gradient J d~ / |g0|^2 with weight decay gamma (our reading of the paper's
