@@ -1,6 +1,6 @@
 """APT on top of aggregators and optimizers, and what it acts on: the instant gradient's share.
 
-python studies/apt.py --data FOLDER    four data sets, about half an hour; without --data two
+python studies/apt.py --data FOLDER    four data sets, half an hour; without --data two
 python studies/apt.py --report         the report again, from the tables beside it
 python studies/apt.py --quick          seconds
 

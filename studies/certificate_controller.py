@@ -61,7 +61,7 @@ def language(text, quick, seed, lr, aggregator, controller):
     X, y, n_characters, train = seven_tasks(text, quick)
     net = MultiTaskClassifier(
         module=CharLM, module__n_characters=n_characters, module__width=32, module__n_layers=1,
-        aggregator=aggregator, controller=controller, lr=lr, max_epochs=1 if quick else 6,
+        aggregator=aggregator, controller=controller, lr=lr, max_epochs=1 if quick else 4,
         batch_size=128, random_state=seed,
     ).fit(X[train], y[train])  # fmt: skip
     held = np.flatnonzero(~train)  # the end of the text, in its order
