@@ -129,7 +129,7 @@ def compared(trials):
     runs = {key: own.set_index("seed").sort_index() for key, own in trials.groupby([*keys, "lr"])}
     for data, aggregator, controller, lr in best:
         picked = runs[data, aggregator, controller, lr]
-        d = 100 * (picked.held / runs[best[data, aggregator, "none"]].held - 1)
+        d = (100 * (picked.held / runs[best[data, aggregator, "none"]].held - 1)).dropna()
         rows.append((data, aggregator, controller, lr, picked, d.abs().max(), *tested(d)))
     table = pd.DataFrame(rows, columns=[*keys, "lr", "runs", "most", "change", "half", "p"])
     against = table.controller != "none"
