@@ -18,12 +18,16 @@ FOLDER = Path(__file__).parent
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser after which a quick run does not write over the report of a whole one."""
+    """Keeps a quick run from writing over a whole one's report; says what is not there."""
 
     def parse_args(self, *args, **kwargs):
         found = super().parse_args(*args, **kwargs)
         if found.quick and found.out == self.get_default("out"):
             found.out = found.out / "quick"  # tables that a whole run goes on from never mix
+        if found.data is not None and not found.data.is_dir():
+            self.error(f"--data {found.data}: no such folder; give the one with the tables")
+        if getattr(found, "report", False) and not list(found.out.glob("*.csv")):
+            self.error(f"--report: no tables in {found.out}; run without --report first")
         return found
 
 
